@@ -1,0 +1,1 @@
+//! Named subjects, versions, labels, edges and protected pointers.

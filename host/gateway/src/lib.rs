@@ -1,0 +1,1 @@
+//! HTTP and gRPC: authentication, routes into plugins, admin API, telemetry.

@@ -1,0 +1,1 @@
+//! The host side of every import, and the calls into every world.

@@ -1,0 +1,1 @@
+//! The commit log: one durable, checksummed sequence of records with group commit.

@@ -1,0 +1,1 @@
+//! Plugin packages: manifest, lockfile, install, removal.

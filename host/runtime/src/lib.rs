@@ -1,0 +1,1 @@
+//! Components: engine, instances, limits, grants, compilation. Knows no mechanism.

@@ -1,0 +1,1 @@
+//! Transactions, ordered keys, indexes and blobs over the commit log.

@@ -1,0 +1,1 @@
+//! Write Mainstay plugins in Rust.

@@ -1,0 +1,1 @@
+//! Test a packed plugin in a real host, in process.

@@ -1,0 +1,1 @@
+//! Checks of the whole: floors, words, generated references, crashes, hostile plugins.

@@ -1,0 +1,2 @@
+//! Build, demo, test, bench: the tools of this repository.
+fn main() {}
