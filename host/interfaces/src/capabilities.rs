@@ -1,0 +1,58 @@
+//! The list of capabilities: what a manifest may ask for, and what an operator is shown before granting it.
+//!
+//! One of the two lists that register things (the other is [`crate::worlds::WORLDS`]). A new interface adds its rows
+//! here and its file under `imports/`.
+
+use mainstay_runtime::Capability;
+
+/// The plugin's own ordered key space, and transactions.
+pub const KEYS: Capability =
+    Capability { bit: 0, name: "keys", allows: "keep data of its own: ordered keys, changed in transactions" };
+/// The plugin's own indexes.
+pub const INDEX: Capability =
+    Capability { bit: 1, name: "index", allows: "keep indexes of its own over what it stores, and search them" };
+/// The plugin's own blobs.
+pub const BLOBS: Capability =
+    Capability { bit: 2, name: "blobs", allows: "store large files under names of its own, and read them back" };
+/// Reading what plugins share.
+pub const DIRECTORY_READ: Capability = Capability {
+    bit: 3,
+    name: "directory.read",
+    allows: "see the subjects, versions, labels, edges and pointers that plugins share",
+};
+/// Writing what plugins share.
+pub const DIRECTORY_WRITE: Capability = Capability {
+    bit: 4,
+    name: "directory.write",
+    allows: "create and change subjects and versions of its own, connect them, and move their pointers",
+};
+
+/// All of them.
+pub const REGISTERED: &[Capability] = &[KEYS, INDEX, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE];
+
+/// Names and what they allow, for manifests, prompts and references.
+pub const CAPABILITIES: &[(&str, &str)] = &{
+    let mut rows = [("", ""); REGISTERED.len()];
+    let mut at = 0;
+    while at < rows.len() {
+        rows[at] = (REGISTERED[at].name, REGISTERED[at].allows);
+        at += 1;
+    }
+    rows
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_bits_are_distinct() {
+        for (at, one) in REGISTERED.iter().enumerate() {
+            assert!(one.bit < Capability::AMBIENT.bit, "{}", one.name);
+            assert_eq!(CAPABILITIES[at], (one.name, one.allows));
+            for other in &REGISTERED[at + 1..] {
+                assert!(one.bit != other.bit && one.name != other.name, "{} and {}", one.name, other.name);
+            }
+        }
+    }
+}
