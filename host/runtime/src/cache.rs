@@ -1,0 +1,110 @@
+//! Compiled code between restarts, in files that are trusted only with a tag.
+//!
+//! Each entry is `tag (32 bytes) ++ compiled code`; the tag is HMAC-SHA-256 over the settings, the component's digest
+//! and the code, under a random key that lives beside the entries with mode 0600. Deserializing code is unsafe, so an entry
+//! whose tag is wrong is treated as absent: it is compiled again and replaced.
+//!
+//! Bounded by: [`ENTRY_BYTES_MAX`] an entry. On failure: a cache that cannot be read or written costs a compilation and a
+//! warning, never an answer.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use hmac::{Hmac, Mac};
+use mainstay_base::{Error, OsRandom, Random, Result};
+use sha2::{Digest, Sha256};
+
+use crate::engine::Engine;
+
+/// The largest compiled component that is kept.
+pub const ENTRY_BYTES_MAX: u64 = 512 << 20;
+const TAG_BYTES: usize = 32;
+const KEY_BYTES: usize = 32;
+const KEY_FILE: &str = "key";
+
+/// See the module.
+pub(crate) struct Cache {
+    folder: PathBuf,
+    key: [u8; KEY_BYTES],
+}
+
+impl Cache {
+    /// The cache in this folder, which is made with a new key when it is not there.
+    pub(crate) fn open(folder: &Path) -> Result<Cache> {
+        fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder, error))?;
+        let private = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(folder, private).map_err(|error| Error::io("protect the folder", folder, error))?;
+        let key = read_or_make_key(&folder.join(KEY_FILE))?;
+        Ok(Cache { folder: folder.to_owned(), key })
+    }
+
+    fn path(&self, engine: &Engine, wasm: &[u8]) -> PathBuf {
+        let settings = hex::encode(&engine.settings_digest()[..8]);
+        self.folder.join(format!("{}-{settings}.cwasm", hex::encode(Sha256::digest(wasm))))
+    }
+
+    fn tag(&self, engine: &Engine, wasm: &[u8], compiled: &[u8]) -> Hmac<Sha256> {
+        let mut tag = Hmac::<Sha256>::new_from_slice(&self.key).expect("HMAC takes a key of any length");
+        tag.update(b"mainstay compiled component 1\0");
+        tag.update(&engine.settings_digest());
+        tag.update(&Sha256::digest(wasm));
+        tag.update(compiled);
+        tag
+    }
+
+    /// The compiled code of this component, if there is an authentic entry.
+    pub(crate) fn get(&self, engine: &Engine, wasm: &[u8]) -> Option<Vec<u8>> {
+        let path = self.path(engine, wasm);
+        let mut entry = Vec::new();
+        fs::File::open(&path).ok()?.take(ENTRY_BYTES_MAX + TAG_BYTES as u64).read_to_end(&mut entry).ok()?;
+        let (tag, compiled) = entry.split_at_checked(TAG_BYTES)?;
+        if self.tag(engine, wasm, compiled).verify_slice(tag).is_err() {
+            tracing::warn!(path = %path.display(), "compiled code was changed or is not from this host; compiling again");
+            return None;
+        }
+        entry.drain(..TAG_BYTES);
+        Some(entry)
+    }
+
+    /// Keep compiled code; the entry appears whole or not at all.
+    pub(crate) fn put(&self, engine: &Engine, wasm: &[u8], compiled: &[u8]) {
+        let path = self.path(engine, wasm);
+        if let Err(error) = self.write(&path, &self.tag(engine, wasm, compiled).finalize().into_bytes(), compiled) {
+            tracing::warn!(path = %path.display(), %error, "cannot keep compiled code; it will be compiled again");
+        }
+    }
+
+    fn write(&self, path: &Path, tag: &[u8], compiled: &[u8]) -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(&self.folder)?;
+        file.write_all(tag)?;
+        file.write_all(compiled)?;
+        file.as_file().sync_data()?;
+        file.persist(path).map_err(|error| error.error)?;
+        Ok(())
+    }
+}
+
+fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES]> {
+    match fs::read(path) {
+        Ok(bytes) => bytes.try_into().map_err(|_| {
+            Error::invalid(format!(
+                "`{}` is no key of {KEY_BYTES} bytes; remove it, and plugins compile again",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            let mut key = [0; KEY_BYTES];
+            OsRandom.fill(&mut key);
+            let written =
+                fs::File::options().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
+                    file.write_all(&key)?;
+                    file.sync_all()
+                });
+            written.map_err(|error| Error::io("write the key", path, error))?;
+            Ok(key)
+        }
+        Err(error) => Err(Error::io("read the key", path, error)),
+    }
+}
