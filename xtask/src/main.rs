@@ -1,2 +1,134 @@
-//! Build, demo, test, bench: the tools of this repository.
-fn main() {}
+//! Build, demo, test, bench: the tools of this repository, in one program.
+//!
+//! Owns the order in which things are built and checked; each module owns one tool. Separate from the host, which knows
+//! nothing of compilers or Python. Bounded by: nothing is downloaded except from package registries, and `rustup` is never
+//! asked for a target unless the user said so. On failure: the step that failed, its output, and what to do; exit status 1.
+#![forbid(unsafe_code)]
+
+mod cargo;
+mod demo;
+mod place;
+mod plugins;
+mod python;
+mod say;
+mod server;
+mod test;
+mod wasm;
+
+use anyhow::{Context, Result};
+use clap::{Args, Parser, Subcommand};
+use place::Place;
+use std::process::{Command, ExitCode};
+
+/// The tools of this repository.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_version_flag = true)]
+struct Line {
+    #[command(subcommand)]
+    task: Task,
+    /// Let `rustup` download the wasm32 target if this machine cannot build wasm otherwise.
+    #[arg(long, global = true)]
+    allow_rustup: bool,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build, start a server on a fresh folder, and tell the main job with the real client.
+    Demo {
+        /// Leave the server running.
+        #[arg(long)]
+        keep: bool,
+    },
+    /// Everything CI runs. Ends with one line: `N passed, N failed`.
+    Test {
+        /// Only this stage.
+        #[arg(long, value_enum)]
+        only: Option<test::Stage>,
+    },
+    /// Build the plugins, then the binary.
+    Build(BuildArgs),
+    /// Build and pack the plugins into registry-data/packages.
+    Plugins,
+    /// Measure beside the upstream server; what follows `--` goes to tests/bench/tracking.py.
+    Bench {
+        /// Build with the release profile first (slow the first time), and measure that.
+        #[arg(long)]
+        release: bool,
+        /// Passed on.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
+    /// Generate the references under docs/reference again.
+    Docs,
+}
+
+#[derive(Args)]
+struct BuildArgs {
+    /// With the release profile.
+    #[arg(long)]
+    release: bool,
+}
+
+fn main() -> ExitCode {
+    let line = Line::parse();
+    match run(&line) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether everything went well; an error when a step could not even be tried.
+fn run(line: &Line) -> Result<bool> {
+    let place = Place::find()?;
+    match &line.task {
+        Task::Demo { keep } => demo::run(&place, line.allow_rustup, *keep).map(|()| true),
+        Task::Test { only } => test::run(&place, line.allow_rustup, *only),
+        Task::Build(args) => build(&place, line.allow_rustup, args.release).map(|_| true),
+        Task::Plugins => plugins::build(&place, line.allow_rustup).map(|_| true),
+        Task::Bench { release, arguments } => bench(&place, line.allow_rustup, *release, arguments).map(|()| true),
+        Task::Docs => docs(&place).map(|()| true),
+    }
+}
+
+/// The plugins, then the binary; returns where it is.
+fn build(place: &Place, allow_rustup: bool, release: bool) -> Result<std::path::PathBuf> {
+    plugins::build(place, allow_rustup)?;
+    say::step("Building the binary");
+    let mut command = cargo::command(place);
+    command.args(["build", "--package", "mainstay"]);
+    if release {
+        command.arg("--release");
+    }
+    say::run(&mut command)?;
+    Ok(place.target.join(if release { "release" } else { "debug" }).join("mainstay"))
+}
+
+fn bench(place: &Place, allow_rustup: bool, release: bool, arguments: &[String]) -> Result<()> {
+    wasm::need_debian_program("wrk", "wrk")?;
+    let binary = build(place, allow_rustup, release)?;
+    let python = python::environment(place)?;
+    say::step("Measuring beside the upstream server");
+    let mut command = Command::new(python.program());
+    command.arg(place.root.join("tests/bench/tracking.py")).arg("--mainstay").arg(binary).args(arguments);
+    say::run(command.current_dir(&place.root))
+}
+
+/// Every generated reference is held by a test whose name contains `reference`; with MAINSTAY_BLESS=1 it writes instead.
+fn docs(place: &Place) -> Result<()> {
+    say::step("Generating docs/reference");
+    let mut command = cargo::command(place);
+    command.args(["test", "--workspace", "--exclude", "xtask", "--", "reference"]).env("MAINSTAY_BLESS", "1");
+    say::run(&mut command)?;
+    let mut status = Command::new("git");
+    status.args(["status", "--short", "docs/reference"]).current_dir(&place.root);
+    let changed = status.output().context("asking git what changed")?;
+    match changed.stdout.is_empty() {
+        true => say::done("docs/reference is as it was"),
+        false => say::done(&format!("changed:\n{}", String::from_utf8_lossy(&changed.stdout).trim_end())),
+    }
+    Ok(())
+}
