@@ -24,6 +24,17 @@ pub trait Disk: Send + Sync + 'static {
     fn create_folder(&self, path: &Path) -> io::Result<()>;
     /// Make the folder's names durable.
     fn sync_folder(&self, folder: &Path) -> io::Result<()>;
+    /// Take the file for this process alone, creating it if need be, until the lock is dropped or the process ends.
+    /// `WouldBlock` when another has it. A disk that only one process can see need not do anything.
+    fn lock(&self, _path: &Path) -> io::Result<DiskLock> {
+        Ok(DiskLock { _file: None })
+    }
+}
+
+/// A file held for this process alone; see [`Disk::lock`].
+#[derive(Debug)]
+pub struct DiskLock {
+    _file: Option<fs::File>,
 }
 
 /// An open file.
@@ -73,6 +84,12 @@ impl Disk for RealDisk {
 
     fn sync_folder(&self, folder: &Path) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<DiskLock> {
+        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
+        file.try_lock()?;
+        Ok(DiskLock { _file: Some(file) })
     }
 }
 

@@ -15,7 +15,7 @@ mod random;
 mod sim_disk;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{Error, ErrorKind, Result};
 pub use random::{OsRandom, Random, SeededRandom};
 pub use sim_disk::{Faults, SimDisk};

@@ -1,4 +1,35 @@
 //! Transactions, ordered keys, indexes and blobs over the commit log.
+//!
+//! One record of the log is one commit; everything else is a view built from it. [`Store`] is the door: it takes
+//! [`View`]s for reading and commits [`Transaction`]s. Behind it lie the memtable (what is newer than the engine), an
+//! [`engine::Ordered`] engine (memory, sled or redb) and the index columns, all rebuilt from the log after a crash.
+//! Separate from the rooms above because this is the one place where something becomes durable.
+//!
+//! Bounded by [`limits`] and [`StoreOptions`]. On failure: every function returns a typed error; nothing that was
+//! acknowledged is lost, nothing half-written is visible.
+#![forbid(unsafe_code)]
 
+mod apply;
+mod commit;
+pub mod engine;
 pub mod index;
+pub mod limits;
+mod memtable;
+mod record;
+mod recover;
+mod scan;
+mod space;
+mod store;
+mod transaction;
 pub mod value;
+mod view;
+
+pub use commit::Receipt;
+pub use engine::EngineKind;
+pub use index::{Comparison, FieldWrite, FilterNode, OrderKey, Query, Selection, Term};
+pub use scan::PageIter;
+pub use space::Space;
+pub use store::{Store, StoreOptions};
+pub use transaction::Transaction;
+pub use value::Value;
+pub use view::{KeyRange, Page, ScanOptions, View};

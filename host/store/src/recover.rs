@@ -1,0 +1,219 @@
+//! Opening: from what lies on the disk to a store that is up to date.
+//!
+//! Owns the order: take the folder for this process, open the engine, open the log, see that they fit together, load the
+//! index from its rows, replay the log above the engine. Separate because it runs once, alone, and is where every damage
+//! shows. Nothing is ever repaired by removing it: what does not fit is an error that says what is where and what to do.
+//!
+//! Bounded: replaying moves commits to the engine as it goes, so it needs no more memory than running does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use mainstay_base::{DiskLock, Error, ErrorKind, Result};
+use mainstay_log::{Log, Opened, Recovery};
+
+use crate::apply::Moving;
+use crate::commit::{Resolved, apply_to_index, resolve};
+use crate::engine::{EngineKind, MemoryEngine, Ordered, RedbEngine, SledEngine, Span};
+use crate::index::IndexSet;
+use crate::record;
+use crate::scan::Layers;
+use crate::space::{ROWS, Space, parse_row_key};
+use crate::store::{Inner, Journal, Parts, StoreOptions};
+
+const LOCK: &str = "lock";
+const LOG: &str = "log";
+const SLED: &str = "ordered.sled";
+const REDB: &str = "ordered.redb";
+
+/// Open what the options name.
+pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
+    let Some(folder) = options.folder.clone() else {
+        if options.engine != EngineKind::Memory {
+            let engine = options.engine.name();
+            return Err(Error::invalid(format!(
+                "the {engine} engine needs a folder; name one, or use the memory engine"
+            )));
+        }
+        return Ok(Inner::new(Parts {
+            engine: Arc::new(MemoryEngine::default()),
+            journal: Journal::Nothing,
+            applied: 0,
+            lock: None,
+            options,
+        }));
+    };
+    let lock = take_folder(&options, &folder)?;
+    check_other_engine(&options, &folder)?;
+    let engine: Arc<dyn Ordered> = match open_engine(&options, &folder) {
+        Ok(engine) => engine,
+        Err(error) if error.kind() == ErrorKind::Internal => return Err(explain_damage(&options, &folder, error)),
+        Err(error) => return Err(error),
+    };
+    open_log(options, &folder, engine, Some(lock))
+}
+
+/// Open the log in the options' folder, on an engine that is open already.
+pub(crate) fn open_on(options: StoreOptions, engine: Arc<dyn Ordered>) -> Result<Inner> {
+    let Some(folder) = options.folder.clone() else {
+        let applied = engine.applied()?;
+        return load(Parts { options, engine, journal: Journal::Nothing, applied, lock: None });
+    };
+    let lock = take_folder(&options, &folder)?;
+    open_log(options, &folder, engine, Some(lock))
+}
+
+fn take_folder(options: &StoreOptions, folder: &Path) -> Result<DiskLock> {
+    options.disk.create_folder(folder).map_err(|error| Error::io("create", folder, error))?;
+    let path = folder.join(LOCK);
+    options.disk.lock(&path).map_err(|error| match error.kind() {
+        io::ErrorKind::WouldBlock => Error::unavailable(format!(
+            "the data folder `{}` is in use by another process; stop that one, or name another folder",
+            folder.display()
+        )),
+        _ => Error::io("lock", &path, error),
+    })
+}
+
+fn check_other_engine(options: &StoreOptions, folder: &Path) -> Result<()> {
+    let others: &[(EngineKind, &str)] = match options.engine {
+        EngineKind::Memory => &[(EngineKind::Sled, SLED), (EngineKind::Redb, REDB)],
+        EngineKind::Sled => &[(EngineKind::Redb, REDB)],
+        EngineKind::Redb => &[(EngineKind::Sled, SLED)],
+    };
+    let names = options.disk.list(folder).map_err(|error| Error::io("list", folder, error))?;
+    for (engine, name) in others {
+        if names.iter().any(|path| path.file_name().is_some_and(|found| found == *name)) {
+            return Err(Error::invalid(format!(
+                "the data folder `{}` was made with the {} engine, and {} was asked for; start with the engine that it was \
+                 made with",
+                folder.display(),
+                engine.name(),
+                options.engine.name()
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn open_engine(options: &StoreOptions, folder: &Path) -> Result<Arc<dyn Ordered>> {
+    Ok(match options.engine {
+        EngineKind::Memory => Arc::new(MemoryEngine::default()),
+        EngineKind::Sled => Arc::new(SledEngine::open(&folder.join(SLED))?),
+        EngineKind::Redb => Arc::new(RedbEngine::open(options.disk.clone(), &folder.join(REDB))?),
+    })
+}
+
+/// The engine is damaged: say what lives only there, and what to do.
+fn explain_damage(options: &StoreOptions, folder: &Path, error: Error) -> Error {
+    let name = if options.engine == EngineKind::Sled { SLED } else { REDB };
+    let (index, log) = (folder.join(name), folder.join(LOG));
+    let remedy = match Log::open(options.disk.clone(), &log, options.log.clone()) {
+        Ok(Opened { recovery: Recovery { first, .. }, .. }) if first <= 1 => format!(
+            "The log in `{}` still holds every commit: move `{}` away and start again, and it is rebuilt",
+            log.display(),
+            index.display()
+        ),
+        Ok(Opened { recovery: Recovery { first, .. }, .. }) => format!(
+            "The log in `{}` holds the commits from {first} on; older ones are only in `{}`. Copy the whole data folder, then \
+             restore it from a backup, or repair the copy with the tools of {} and put it back",
+            log.display(),
+            index.display(),
+            options.engine.name()
+        ),
+        Err(log_error) => format!("The log cannot be read either: {log_error}. Restore the data folder from a backup"),
+    };
+    error.context(format!("the ordered index cannot be opened; nothing was changed. {remedy}. The cause"))
+}
+
+fn open_log(options: StoreOptions, folder: &Path, engine: Arc<dyn Ordered>, lock: Option<DiskLock>) -> Result<Inner> {
+    let path = folder.join(LOG);
+    let Opened { log, recovery } = Log::open(options.disk.clone(), &path, options.log.clone())?;
+    // The log's folder must not vanish in a crash after it has acknowledged something.
+    options.disk.sync_folder(folder).map_err(|error| Error::io("sync", folder, error))?;
+    let applied = engine.applied()?;
+    check_fit(&recovery, applied, &path)?;
+    let inner = load(Parts { options, engine, journal: Journal::Log(log), applied, lock })?;
+    replay(&inner, applied, &path)?;
+    Ok(inner)
+}
+
+/// The engine must begin where the log does, or later, and end where the log does, or earlier.
+fn check_fit(recovery: &Recovery, applied: u64, log: &Path) -> Result<()> {
+    let log = log.display();
+    if recovery.first > applied + 1 {
+        let (from, to) = (applied + 1, recovery.first - 1);
+        return Err(Error::internal(format!(
+            "commits {from} to {to} are neither in the log `{log}` nor in the ordered index, which ends at {applied}: one of \
+             them was replaced or removed. Restore the whole data folder from one backup"
+        )));
+    }
+    if recovery.last < applied {
+        let last = recovery.last;
+        return Err(Error::internal(format!(
+            "the ordered index holds commits up to {applied}, and the log `{log}` ends at {last}: the log was replaced or \
+             removed. Restore the whole data folder from one backup"
+        )));
+    }
+    Ok(())
+}
+
+/// A store as the engine has it.
+fn load(parts: Parts) -> Result<Inner> {
+    let inner = Inner::new(parts);
+    {
+        let mut index = inner.index.write();
+        let mut result = Ok(());
+        let (start, end) = ROWS;
+        inner.engine.scan(Span { start, end }, false, false, &mut |key, row| {
+            result = load_row(&mut index, key, row);
+            result.is_ok()
+        })?;
+        result.map_err(|error| {
+            error.context("an index document cannot be read; restore the data folder from a backup")
+        })?;
+    }
+    Ok(inner)
+}
+
+fn load_row(index: &mut IndexSet<Space>, key: &[u8], row: &[u8]) -> Result<()> {
+    let name = parse_row_key(key)?;
+    index.load_row(&name.space, &name.index, &name.document, row)
+}
+
+/// Apply what the log has above the engine.
+fn replay(inner: &Inner, applied: u64, path: &Path) -> Result<()> {
+    let Journal::Log(log) = &inner.journal else { return Ok(()) };
+    for record in log.replay(applied + 1) {
+        let (sequence, payload) = record?;
+        replay_one(inner, sequence, payload).map_err(|error| {
+            let path: PathBuf = path.to_owned();
+            error.context(format!("commit {sequence} of the log `{}` cannot be replayed", path.display()))
+        })?;
+        if inner.memtable.bytes() > inner.options.memtable_bytes_apply {
+            inner.cycle(false)?;
+        }
+    }
+    Ok(())
+}
+
+fn replay_one(inner: &Inner, sequence: u64, payload: Vec<u8>) -> Result<()> {
+    let operations = record::decode(payload)?;
+    let before = Layers { memtable: &inner.memtable, engine: &*inner.engine, sequence: sequence - 1 };
+    let resolved: Resolved = resolve(operations, sequence, |start, end| {
+        let mut keys = Vec::new();
+        before.visit(Span { start, end }, false, true, &mut |key, _| {
+            keys.push(Bytes::copy_from_slice(key));
+            true
+        })?;
+        Ok(keys)
+    })?;
+    inner.memtable.insert(sequence, &resolved.writes);
+    inner.queue.lock().push_back(Arc::new(Moving::new(sequence, &resolved)));
+    apply_to_index(&mut inner.index.write(), &resolved.index);
+    inner.make_visible(sequence);
+    inner.commit.lock().replayed(sequence);
+    Ok(())
+}
