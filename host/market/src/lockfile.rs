@@ -11,8 +11,8 @@ use std::fs;
 use std::io::Write;
 use std::path::Path;
 
-/// Name of the file in the data folder.
-pub const LOCK_FILE: &str = "plugins.lock";
+/// The file's place in the data folder.
+pub const LOCK_FILE: &str = "plugins/plugins.lock";
 /// Most plugins in one data folder.
 pub const PLUGINS_MAX: usize = 1_000;
 const FORMAT: u32 = 1;
@@ -109,13 +109,15 @@ impl Lockfile {
         let path = data_folder.join(LOCK_FILE);
         let text =
             toml::to_string(self).map_err(|error| Error::internal(format!("cannot write the lockfile: {error}")))?;
+        let folder = path.parent().unwrap_or(data_folder);
         let write = || -> std::io::Result<()> {
-            let mut file = tempfile::Builder::new().prefix(".plugins-").suffix(".lock").tempfile_in(data_folder)?;
+            fs::create_dir_all(folder)?;
+            let mut file = tempfile::Builder::new().prefix(".unfinished-").tempfile_in(folder)?;
             file.write_all(HEADER.as_bytes())?;
             file.write_all(text.as_bytes())?;
             file.as_file().sync_all()?;
             file.persist(&path)?;
-            fs::File::open(data_folder)?.sync_all()
+            fs::File::open(folder)?.sync_all()
         };
         write().map_err(|error| Error::io("write", &path, error))
     }
@@ -160,6 +162,7 @@ mod tests {
     fn damage_is_named_with_its_remedy() {
         fn check(text: &str, expect: &str) {
             let folder = tempfile::tempdir().unwrap();
+            fs::create_dir(folder.path().join("plugins")).unwrap();
             fs::write(folder.path().join(LOCK_FILE), text).unwrap();
             let error = Lockfile::read(folder.path()).unwrap_err();
             assert!(error.message().contains(expect), "{error} should hold {expect}");

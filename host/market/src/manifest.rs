@@ -32,9 +32,9 @@ pub fn meaning(capability: &str) -> &'static str {
 }
 
 /// Paths that the host answers itself; no plugin may claim them.
-pub const RESERVED_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics", "/v2"];
+pub const RESERVED_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics"];
 /// Prefixes that the host answers itself; no plugin may claim them or anything below.
-pub const RESERVED_PREFIXES: &[&str] = &["/-/", "/v2/"];
+pub const RESERVED_PREFIXES: &[&str] = &["/-/", "/plugins/", "/v2/"];
 
 /// A plugin's manifest.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -87,7 +87,7 @@ pub struct Manifest {
 #[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
 pub struct Limits {
     /// Memory of one instance, in MiB.
-    #[schemars(with = "u32", range(min = 1, max = 4096))]
+    #[schemars(with = "u32", range(min = 1, max = 1024))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub memory_mib: Option<u32>,
     /// Time inside the component, in ms. Time inside the host is not counted.
@@ -99,7 +99,7 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub call_wall_ms: Option<u32>,
     /// Calls from the component into the host.
-    #[schemars(with = "u32", range(min = 1, max = 10_000_000))]
+    #[schemars(with = "u32", range(min = 1, max = 100_000_000))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host_calls: Option<u32>,
     /// Size of the answer, in KiB.
@@ -107,15 +107,15 @@ pub struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_kib: Option<u32>,
     /// Log messages of one call, in KiB.
-    #[schemars(with = "u32", range(min = 1, max = 1024))]
+    #[schemars(with = "u32", range(min = 0, max = 16_384))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub log_kib: Option<u32>,
     /// Calls running at the same time.
-    #[schemars(with = "u32", range(min = 1, max = 1024))]
+    #[schemars(with = "u32", range(min = 1, max = 256))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u32>,
     /// Calls waiting for one of those to end.
-    #[schemars(with = "u32", range(min = 0, max = 100_000))]
+    #[schemars(with = "u32", range(min = 0, max = 65_536))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
 }
@@ -462,8 +462,8 @@ inline-body-kib = 16
         check("memory-mib = 32", "memory-mib = 0", "plugin.toml:11:14: `limits.memory-mib` is `0`; write at least 1");
         check(
             "memory-mib = 32",
-            "memory-mib = 4097",
-            "plugin.toml:11:14: `limits.memory-mib` is `4097`; write at most 4096",
+            "memory-mib = 1025",
+            "plugin.toml:11:14: `limits.memory-mib` is `1025`; write at most 1024",
         );
         check(
             "memory-mib = 32",
@@ -511,6 +511,15 @@ inline-body-kib = 16
     }
 
     #[test]
+    fn what_the_host_answers_cannot_be_claimed() {
+        for claim in RESERVED_PATHS.iter().chain(RESERVED_PREFIXES) {
+            let text = GOOD.replacen("path = \"/box\"", &format!("path = \"{}\"", claim.trim_end_matches('/')), 1);
+            let error = Manifest::parse("plugin.toml", &text).unwrap_err();
+            assert!(error.message().contains("belongs to the host"), "{claim}: {error}");
+        }
+    }
+
+    #[test]
     fn claims_have_a_shape() {
         let path = "path = \"/box\"";
         check(path, "", "plugin.toml:16:1: a route has either `path` or `prefix`; write one of them");
@@ -529,7 +538,7 @@ inline-body-kib = 16
         check(
             path,
             "path = \"/-/version\"",
-            "plugin.toml:17:8: `/-/version` belongs to the host, as do `/-/`, `/v2/`, `/healthz`, `/readyz`, `/metrics`, `/v2`; choose another",
+            "plugin.toml:17:8: `/-/version` belongs to the host, as do `/-/`, `/plugins/`, `/v2/`, `/healthz`, `/readyz`, `/metrics`; choose another",
         );
         let prefix = "prefix = \"/box/\"";
         check(

@@ -8,7 +8,7 @@
 //! The caller holds the data folder's lock. The component is compiled by the caller's function, so that this room needs no
 //! compiler.
 
-use crate::lockfile::{LockEntry, Lockfile};
+use crate::lockfile::{LOCK_FILE, LockEntry, Lockfile};
 use crate::manifest::Manifest;
 use crate::package::Package;
 use crate::{settings, worlds};
@@ -239,7 +239,8 @@ impl Market {
     /// Remove every folder that the lockfile does not name.
     fn sweep(&self, lockfile: &Lockfile) -> Result<()> {
         let plugins = self.data_folder.join(PLUGINS_FOLDER);
-        for name in names(&plugins)? {
+        let lock_file = Path::new(LOCK_FILE).file_name().unwrap_or_default();
+        for name in names(&plugins)?.into_iter().filter(|name| lock_file != name.as_str()) {
             let folder = plugins.join(&name);
             let kept: Vec<&str> =
                 lockfile.plugins.iter().filter_map(|e| e.folder.strip_prefix(&format!("{name}/"))).collect();
@@ -536,7 +537,10 @@ mod tests {
                 let seen = state(folder.path());
                 assert!(seen == ["box 0.1.0"] || seen == after, "step {steps}: {seen:?}");
                 let folders = names(&folder.path().join("plugins")).unwrap();
-                assert!(folders.iter().all(|name| name == "box"), "step {steps}: {folders:?}");
+                assert!(
+                    folders.iter().all(|name| name == "box" || name == "plugins.lock"),
+                    "step {steps}: {folders:?}"
+                );
                 if done {
                     assert_eq!(seen, after);
                     assert!(steps >= 2, "the change passed its steps");
