@@ -256,13 +256,14 @@ impl Handle {
         let Some(applier) = applier.take() else { return Ok(()) };
         self.inner.commit.lock().close();
         self.inner.room.notify_waiters();
-        if let Journal::Log(log) = &self.inner.journal {
-            log.close();
-        }
+        let drained = match &self.inner.journal {
+            Journal::Log(log) => log.close(),
+            Journal::Nothing => Ok(()),
+        };
         self.inner.applier.stop();
         let stopped = applier.join().map_err(|_| Error::internal("the applier stopped by a panic; see the host's log"));
         let checkpointed = self.inner.cycle(true);
-        stopped.and(checkpointed.map(|_| ()))
+        drained.and(stopped).and(checkpointed.map(|_| ()))
     }
 }
 
