@@ -1,1 +1,46 @@
 //! HTTP and gRPC: authentication, routes into plugins, admin API, telemetry.
+//!
+//! Owns every socket that clients reach. It parses, authenticates, checks the right that a route needs, and only then
+//! calls a plugin through [`ApiTarget`]; bodies stream between the client and the blob store while no plugin instance
+//! waits. Separate from the rooms below it because they must not know HTTP, and from the binary because it can be tested
+//! with real sockets and a fake target. It knows no WebAssembly and no plugin by name: what a plugin may answer comes in
+//! as [`PluginRoutes`], what an operator may do to plugins goes out through [`Admin`].
+//!
+//! Bounded by [`GatewayLimits`]: connections, requests in flight, bytes of buffered bodies, sizes and times of heads and
+//! bodies. On failure: a mistake of the client is a 4xx problem document that says what to do; a mistake that is permanent
+//! is never answered 429 or 5xx, because clients repeat those; a failing plugin fails its own request only.
+#![forbid(unsafe_code)]
+
+mod admin;
+mod api;
+mod auth;
+mod body;
+mod connection;
+mod download;
+mod exchange;
+mod grpc;
+mod host_routes;
+mod metrics;
+mod openapi;
+mod options;
+mod path;
+mod plugin_routes;
+mod problem;
+mod readiness;
+mod routes;
+mod server;
+mod tokens;
+mod trace;
+mod upload;
+
+pub use admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary, VersionInfo};
+pub use api::{ApiFuture, ApiTarget};
+pub use mainstay_interfaces::{CallError, CallResult, Caller, HttpReply, HttpRequest, RequestBody};
+pub use metrics::SharedRegistry;
+pub use openapi::openapi_json;
+pub use options::{AuthMode, GatewayLimits, GatewayOptions};
+pub use readiness::Readiness;
+pub use routes::{PluginRoutes, Right, RoutePath, RouteSpec, Routes};
+pub use server::{Drained, Gateway, GatewayState};
+pub use tokens::{NewToken, Role, TokenInfo, Tokens};
+pub use trace::{TraceContext, TraceHook};
