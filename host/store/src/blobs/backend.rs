@@ -1,0 +1,157 @@
+//! Where the bytes lie: paths inside an object store, and what its errors mean.
+//!
+//! A blob lies under `sha256/<first two digits>/<digest>`. What is not yet a blob lies under `uploads/` and `parts/` and is
+//! never read as one: it becomes visible by one rename, after its digest was checked. The local store syncs files, then
+//! renames, then syncs folders (its default is not to, so [`Backend::open`] says so).
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use mainstay_base::{Error, ErrorKind, Random, Result};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::{ObjectStore, ObjectStoreExt};
+
+use super::keys::Digest;
+
+/// Where blobs are kept.
+#[derive(Clone)]
+pub enum BlobBackend {
+    /// A folder of this machine; created if it is not there. One process at a time.
+    Local {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Any object store, for example a bucket.
+    Store(Arc<dyn ObjectStore>),
+}
+
+pub(super) const BLOBS_FOLDER: &str = "sha256";
+pub(super) const UPLOADS_FOLDER: &str = "uploads";
+pub(super) const PARTS_FOLDER: &str = "parts";
+
+/// How much of an upload is held in memory at once for each part; buckets ask for at least 5 MiB.
+const LOCAL_PART_BYTES: usize = 1 << 20;
+const REMOTE_PART_BYTES: usize = 8 << 20;
+
+/// An opened backend.
+pub(super) struct Backend {
+    pub objects: Arc<dyn ObjectStore>,
+    /// The folder, when it is local: crashes leave files there that the object store does not list.
+    pub folder: Option<PathBuf>,
+    pub part_bytes: usize,
+}
+
+impl Backend {
+    pub fn open(backend: BlobBackend) -> Result<Backend> {
+        match backend {
+            BlobBackend::Store(objects) => Ok(Backend { objects, folder: None, part_bytes: REMOTE_PART_BYTES }),
+            BlobBackend::Local { folder } => {
+                std::fs::create_dir_all(&folder).map_err(|error| Error::io("create the folder", &folder, error))?;
+                let local = LocalFileSystem::new_with_prefix(&folder)
+                    .map_err(|error| failed("open the folder of blobs", folder.display(), error))?
+                    .with_fsync(true);
+                // Nothing else uses the folder, so what lies there was left by a crash.
+                let uploads = folder.join(UPLOADS_FOLDER);
+                match std::fs::remove_dir_all(&uploads) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        return Err(Error::io("clear the folder", &uploads, error));
+                    }
+                    _ => {}
+                }
+                Ok(Backend { objects: Arc::new(local), folder: Some(folder), part_bytes: LOCAL_PART_BYTES })
+            }
+        }
+    }
+
+    /// Remove an object; one that is not there is no error.
+    pub async fn remove(&self, path: &Path) -> Result<()> {
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(error) => Err(failed("remove", path, error)),
+        }
+    }
+
+    /// An object's size, or none when it is not there.
+    pub async fn size_of(&self, path: &Path) -> Result<Option<u64>> {
+        match self.objects.head(path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(failed("look for", path, error)),
+        }
+    }
+}
+
+/// Where a blob lies.
+pub(super) fn blob_path(digest: Digest) -> Path {
+    let digest = digest.to_string();
+    Path::from_iter([BLOBS_FOLDER, &digest[..2], &digest])
+}
+
+/// Read [`blob_path`] back.
+pub(super) fn digest_of(path: &Path) -> Option<Digest> {
+    let digest = Digest::parse(path.filename()?).ok()?;
+    (blob_path(digest) == *path).then_some(digest)
+}
+
+/// A name that nothing else has.
+pub(super) fn unused_name(random: &dyn Random) -> String {
+    let mut bytes = [0; 16];
+    random.fill(&mut bytes);
+    hex::encode(bytes)
+}
+
+/// What an object store's failure means: a full disk is `exhausted`, refused access `denied`, the rest may pass.
+pub(super) fn failed(doing: &str, what: impl std::fmt::Display, error: object_store::Error) -> Error {
+    let io = io_kind(&error);
+    let (kind, hint) = match (&error, io) {
+        (object_store::Error::NotFound { .. }, _) => (ErrorKind::NotFound, ""),
+        (_, Some(std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)) => {
+            (ErrorKind::Exhausted, "; free some space and try again")
+        }
+        (object_store::Error::PermissionDenied { .. } | object_store::Error::Unauthenticated { .. }, _)
+        | (_, Some(std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem)) => {
+            (ErrorKind::Denied, "; check who owns it and its permissions")
+        }
+        _ => (ErrorKind::Unavailable, ""),
+    };
+    Error::new(kind, format!("cannot {doing} `{what}`: {error}{hint}")).with_source(error)
+}
+
+fn io_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = next {
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return Some(io.kind());
+        }
+        next = error.source();
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_read_back_and_nothing_else_is() {
+        let digest = Digest::parse(&"ab".repeat(32)).unwrap();
+        assert_eq!(blob_path(digest).as_ref(), format!("sha256/ab/{digest}"));
+        assert_eq!(digest_of(&blob_path(digest)), Some(digest));
+        for other in [format!("sha256/cd/{digest}"), format!("{digest}"), "sha256/ab/x".into(), "sha256".into()] {
+            assert_eq!(digest_of(&Path::from(other)), None);
+        }
+    }
+
+    #[test]
+    fn errors_keep_their_meaning() {
+        fn check(io: std::io::ErrorKind, expect: ErrorKind) {
+            let source = Box::new(std::io::Error::from(io));
+            let error = failed("write", "x", object_store::Error::Generic { store: "local", source });
+            assert_eq!(error.kind(), expect, "{error}");
+        }
+        check(std::io::ErrorKind::StorageFull, ErrorKind::Exhausted);
+        check(std::io::ErrorKind::PermissionDenied, ErrorKind::Denied);
+        check(std::io::ErrorKind::TimedOut, ErrorKind::Unavailable);
+    }
+}
