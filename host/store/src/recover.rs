@@ -66,7 +66,7 @@ pub(crate) fn open_on(options: StoreOptions, engine: Arc<dyn Ordered>) -> Result
 }
 
 fn take_folder(options: &StoreOptions, folder: &Path) -> Result<DiskLock> {
-    options.disk.create_folder(folder).map_err(|error| Error::io("create", folder, error))?;
+    create_folder(options, folder).map_err(|error| Error::io("create", folder, error))?;
     let path = folder.join(LOCK);
     options.disk.lock(&path).map_err(|error| match error.kind() {
         io::ErrorKind::WouldBlock => Error::unavailable(format!(
@@ -75,6 +75,23 @@ fn take_folder(options: &StoreOptions, folder: &Path) -> Result<DiskLock> {
         )),
         _ => Error::io("lock", &path, error),
     })
+}
+
+/// Create a folder so that no crash takes its name, or the names of those above it that are new.
+fn create_folder(options: &StoreOptions, folder: &Path) -> io::Result<()> {
+    let mut new = Vec::new();
+    for above in folder.ancestors() {
+        match options.disk.list(above) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => new.push(above),
+            _ => break,
+        }
+    }
+    options.disk.create_folder(folder)?;
+    for folder in new {
+        let parent = folder.parent().filter(|parent| !parent.as_os_str().is_empty());
+        options.disk.sync_folder(parent.unwrap_or(Path::new(".")))?;
+    }
+    Ok(())
 }
 
 fn check_other_engine(options: &StoreOptions, folder: &Path) -> Result<()> {
