@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod apply;
+pub mod blobs;
 mod commit;
 pub mod engine;
 pub mod index;
