@@ -16,6 +16,7 @@ use std::time::Duration;
 use mainstay_base::Error;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tracing::Instrument;
 use wasmtime::Store;
 
 use crate::context::{CallContext, Facts, HostData};
@@ -69,7 +70,6 @@ pub struct Component<W: World> {
     reuse: bool,
     places: Semaphore,
     waiting: AtomicU64,
-    running: AtomicU64,
     warm: Mutex<Vec<Instance<W>>>,
     quarantine: Quarantine,
 }
@@ -84,7 +84,6 @@ impl<W: World> Component<W> {
             reuse,
             places: Semaphore::new(limits.concurrency),
             waiting: AtomicU64::new(0),
-            running: AtomicU64::new(0),
             warm: Mutex::default(),
             quarantine: Quarantine::new(engine.clock().clone()),
             facts: Arc::new(Facts { plugin, grants, limits, counters: Counters::default() }),
@@ -102,7 +101,8 @@ impl<W: World> Component<W> {
             + 'static,
     {
         let this = self.clone();
-        let task = self.engine.threads().spawn(async move { this.call_here(limits, make, run).await });
+        let call = async move { this.call_here(limits, make, run).await };
+        let task = self.engine.threads().spawn(call.in_current_span());
         match Cancelling(task).await {
             Ok(outcome) => outcome,
             Err(error) if error.is_panic() => {
@@ -132,7 +132,7 @@ impl<W: World> Component<W> {
     }
 
     /// Quarantine and queue.
-    async fn admit(&self) -> CallResult<Place<'_>> {
+    async fn admit(&self) -> CallResult<SemaphorePermit<'_>> {
         if let Some(closed) = self.quarantine.closed() {
             return Err(CallError::Quarantined {
                 plugin: self.facts.plugin.clone(),
@@ -141,14 +141,14 @@ impl<W: World> Component<W> {
             });
         }
         if let Ok(permit) = self.places.try_acquire() {
-            return Ok(Place::new(permit, &self.running));
+            return Ok(permit);
         }
         let waiting = Counted::new(&self.waiting);
         if waiting.before >= self.facts.limits.queue as u64 {
             return Err(self.busy());
         }
         match self.places.acquire().await {
-            Ok(permit) => Ok(Place::new(permit, &self.running)),
+            Ok(permit) => Ok(permit),
             Err(_) => Err(self.busy()),
         }
     }
@@ -168,11 +168,10 @@ impl<W: World> Component<W> {
         let context = CallContext::new(self.facts.clone(), limits.map(Box::new));
         let meter = context.meter().clone();
         let work = pin!(self.in_instance(context, make, run));
-        let metered = Metered::new(work, meter.clone());
-        let timed = tokio::time::timeout(Duration::from_millis(wall_ms), metered).await;
+        let timed = Metered::new(work, meter.clone(), Duration::from_millis(wall_ms)).await;
         self.facts.counters.guest_ns.add(meter.guest_ns());
         self.facts.counters.host_ns.add(meter.host_ns());
-        timed.unwrap_or_else(|_| {
+        timed.unwrap_or_else(|| {
             let plugin = self.facts.plugin.clone();
             Err(CallError::TimedOut { plugin, deadline: Deadline::Wall, limit_ms: wall_ms })
         })
@@ -199,6 +198,7 @@ impl<W: World> Component<W> {
             && let Some(mut warm) = self.warm.lock().pop()
         {
             data.call_context().inherit_memory(warm.store.data_mut().call_context());
+            data.inherit(warm.store.data_mut());
             *warm.store.data_mut() = data;
             self.arm(&mut warm.store);
             self.facts.counters.reused.add(1);
@@ -288,7 +288,7 @@ impl<W: World> Component<W> {
         let (failures_in_row, quarantine_left_ms) = self.quarantine.status();
         Stats {
             calls: counters.calls.get(),
-            running: self.running.load(Relaxed),
+            running: (self.facts.limits.concurrency - self.places.available_permits()) as u64,
             waiting: self.waiting.load(Relaxed),
             failed: counters.failed.get(),
             traps: counters.traps.get(),
@@ -333,18 +333,6 @@ impl Counted<'_> {
 impl Drop for Counted<'_> {
     fn drop(&mut self) {
         self.number.fetch_sub(1, Relaxed);
-    }
-}
-
-/// One of the places in which calls run.
-struct Place<'a> {
-    _permit: SemaphorePermit<'a>,
-    _running: Counted<'a>,
-}
-
-impl<'a> Place<'a> {
-    fn new(permit: SemaphorePermit<'a>, running: &'a AtomicU64) -> Place<'a> {
-        Place { _permit: permit, _running: Counted::new(running) }
     }
 }
 

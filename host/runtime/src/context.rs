@@ -54,6 +54,11 @@ pub struct CallContext {
 pub trait HostData: Send + 'static {
     /// The context of the call that the store is serving.
     fn call_context(&mut self) -> &mut CallContext;
+
+    /// This data replaces `before` in a warm instance: take over what must not start anew.
+    fn inherit(&mut self, before: &mut Self) {
+        let _ = before;
+    }
 }
 
 /// The host is at work for the plugin until this is dropped.

@@ -110,6 +110,7 @@ impl Engine {
         if !(1..=10_000).contains(&options.instances) {
             return Err(Error::invalid(format!("`instances` is {}; give 1 to 10,000", options.instances)));
         }
+        crate::meter::calibrate();
         let mut config = compile_config();
         config.allocation_strategy(InstanceAllocationStrategy::Pooling(pool(options)));
         let engine = wasmtime::Engine::new(&config).map_err(|error| {

@@ -14,17 +14,26 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, LazyLock};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::Duration;
 
 /// The most that a first segment is billed.
 const FIRST_SEGMENT_MAX_NS: u64 = 20_000_000;
 
+/// The processor's own counter where it is steady, the system's clock where not: it is read twice for each host call.
+static CLOCK: LazyLock<quanta::Clock> = LazyLock::new(quanta::Clock::new);
+
+/// Look at the clock once, which calibrates it, so that no call waits for that.
+pub(crate) fn calibrate() {
+    LazyLock::force(&CLOCK);
+}
+
 /// See the module.
 pub(crate) struct Meter {
-    base: Instant,
+    /// The counter when the call began.
+    base: u64,
     /// When the running segment started, by the wall clock; 0 between segments.
     segment_start_ns: AtomicU64,
     /// The same by the thread's processor clock; 0 in the first segment.
@@ -44,7 +53,8 @@ pub(crate) struct Meter {
 impl Meter {
     pub(crate) fn new() -> Meter {
         Meter {
-            base: Instant::now(),
+            // The first segment begins here: one look at the clock serves both.
+            base: CLOCK.raw(),
             segment_start_ns: AtomicU64::new(0),
             segment_cpu_ns: AtomicU64::new(0),
             segment_host_ns: AtomicU64::new(0),
@@ -58,14 +68,17 @@ impl Meter {
 
     /// Nanoseconds since the call began, at least 1: 0 means "not now" in the fields above.
     fn now_ns(&self) -> u64 {
-        self.base.elapsed().as_nanos() as u64 | 1
+        CLOCK.delta_as_nanos(self.base, CLOCK.raw()) | 1
     }
 
     fn resume(&self) {
+        if self.segments.load(Relaxed) == 0 {
+            self.segment_start_ns.store(1, Relaxed);
+            return;
+        }
         let now_ns = self.now_ns();
         self.segment_start_ns.store(now_ns, Relaxed);
-        let later = self.segments.load(Relaxed) > 0;
-        self.segment_cpu_ns.store(if later { thread_cpu_ns() } else { 0 }, Relaxed);
+        self.segment_cpu_ns.store(thread_cpu_ns(), Relaxed);
         self.segment_host_ns.store(0, Relaxed);
         self.host_since_ns.store(if self.in_host.load(Relaxed) == 1 { now_ns } else { 0 }, Relaxed);
     }
@@ -84,12 +97,9 @@ impl Meter {
     /// The plugin's share of the running segment.
     fn segment_guest_ns(&self, now_ns: u64) -> u64 {
         let start_ns = self.segment_start_ns.load(Relaxed);
-        if start_ns == 0 {
-            return 0;
-        }
         let host_ns = self.segment_host_ns.load(Relaxed);
         match self.segment_cpu_ns.load(Relaxed) {
-            0 => (now_ns - start_ns).saturating_sub(host_ns).min(FIRST_SEGMENT_MAX_NS),
+            0 => now_ns.saturating_sub(start_ns).saturating_sub(host_ns).min(FIRST_SEGMENT_MAX_NS),
             cpu_ns => thread_cpu_ns().saturating_sub(cpu_ns).saturating_sub(host_ns),
         }
     }
@@ -97,7 +107,7 @@ impl Meter {
     fn close_host_span(&self, now_ns: u64) {
         let since_ns = self.host_since_ns.swap_relaxed(0);
         if since_ns != 0 {
-            add(&self.segment_host_ns, now_ns - since_ns);
+            add(&self.segment_host_ns, now_ns.saturating_sub(since_ns));
         }
     }
 
@@ -117,7 +127,16 @@ impl Meter {
 
     /// How long the plugin's own code has run so far.
     pub(crate) fn guest_ns(&self) -> u64 {
-        self.guest_ns.load(Relaxed) + self.segment_guest_ns(self.now_ns())
+        let running_ns = match self.segment_start_ns.load(Relaxed) {
+            0 => 0,
+            _ => self.segment_guest_ns(self.now_ns()),
+        };
+        self.guest_ns.load(Relaxed) + running_ns
+    }
+
+    /// Time since the call began, waiting included.
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.now_ns())
     }
 
     /// How long the host has worked for it, in segments that ended.
@@ -149,32 +168,41 @@ fn thread_cpu_ns() -> u64 {
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
 }
 
-/// A future whose polls are the segments of a call.
+/// A future whose polls are the segments of a call, and which ends at a deadline. The timer is made only when the call
+/// waits: most calls never do.
 pub(crate) struct Metered<'a, F> {
     inner: Pin<&'a mut F>,
     meter: Arc<Meter>,
+    deadline: Duration,
+    timer: Option<Pin<Box<tokio::time::Sleep>>>,
 }
 
 impl<'a, F> Metered<'a, F> {
-    pub(crate) fn new(inner: Pin<&'a mut F>, meter: Arc<Meter>) -> Metered<'a, F> {
-        Metered { inner, meter }
+    pub(crate) fn new(inner: Pin<&'a mut F>, meter: Arc<Meter>, deadline: Duration) -> Metered<'a, F> {
+        Metered { inner, meter, deadline, timer: None }
     }
 }
 
 impl<F: Future> Future for Metered<'_, F> {
-    type Output = F::Output;
+    /// Nothing when the deadline has passed.
+    type Output = Option<F::Output>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<F::Output>> {
         self.meter.resume();
         let answer = self.inner.as_mut().poll(cx);
         self.meter.pause();
-        answer
+        if let Poll::Ready(answer) = answer {
+            return Poll::Ready(Some(answer));
+        }
+        let left = self.deadline.saturating_sub(self.meter.elapsed());
+        let timer = self.timer.get_or_insert_with(|| Box::pin(tokio::time::sleep(left)));
+        timer.as_mut().poll(cx).map(|()| None)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::Instant;
 
     use super::*;
 
@@ -198,7 +226,7 @@ mod tests {
             inside.leave_host();
             burn(Duration::from_millis(4));
         });
-        Metered::new(work, meter.clone()).await;
+        Metered::new(work, meter.clone(), Duration::from_secs(60)).await.unwrap();
         let (guest_ms, host_ms) = (meter.guest_ns() / 1_000_000, meter.host_ns() / 1_000_000);
         assert!((4..30).contains(&guest_ms), "the plugin is billed {guest_ms} ms of 8");
         assert!(host_ms >= 58, "the host is seen to work {host_ms} ms of 60");

@@ -5,6 +5,7 @@
 //! one that ends well ends the story, one that does not starts the next, longer quarantine. Nothing needs a restart.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire, Ordering::Release};
 
 use mainstay_base::Clock;
 use parking_lot::Mutex;
@@ -26,6 +27,8 @@ struct State {
 pub(crate) struct Quarantine {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Whether there are failures to look at; written under the lock.
+    is_troubled: AtomicBool,
 }
 
 /// Failures in a row, and how long nothing is called.
@@ -36,7 +39,7 @@ pub(crate) struct Closed {
 
 impl Quarantine {
     pub(crate) fn new(clock: Arc<dyn Clock>) -> Quarantine {
-        Quarantine { clock, state: Mutex::default() }
+        Quarantine { clock, state: Mutex::default(), is_troubled: AtomicBool::new(false) }
     }
 
     fn now_ms(&self) -> u64 {
@@ -46,6 +49,9 @@ impl Quarantine {
     /// Nothing while calls may be made.
     #[inline]
     pub(crate) fn closed(&self) -> Option<Closed> {
+        if !self.is_troubled.load(Acquire) {
+            return None;
+        }
         let state = self.state.lock();
         if state.failures < FAILURES_MAX {
             return None;
@@ -56,15 +62,17 @@ impl Quarantine {
 
     #[inline]
     pub(crate) fn succeeded(&self) {
-        let mut state = self.state.lock();
-        if state.failures != 0 {
+        if self.is_troubled.load(Acquire) {
+            let mut state = self.state.lock();
             *state = State::default();
+            self.is_troubled.store(false, Release);
         }
     }
 
     /// Count a misbehaviour; the length of the quarantine that it starts, if it does.
     pub(crate) fn failed(&self) -> Option<u64> {
         let mut state = self.state.lock();
+        self.is_troubled.store(true, Release);
         state.failures = state.failures.saturating_add(1);
         let over = state.failures.checked_sub(FAILURES_MAX)?;
         let length_ms = FIRST_MS.checked_shl(over.min(20)).unwrap_or(LONGEST_MS).min(LONGEST_MS);

@@ -1,0 +1,234 @@
+//! The door for everybody above: load a plugin, start it, call it, ask how it is.
+//!
+//! Owns the engine, the linker with all interfaces, and the list of loaded plugins. Bounded by [`HostOptions`] and each
+//! plugin's limits. On failure: loading says what is wrong with the component (the item, both versions, the fix); a
+//! call ends in a [`mainstay_runtime::CallError`].
+
+use std::path::PathBuf;
+use std::sync::{Arc, Weak};
+
+use mainstay_base::{Error, Result};
+use mainstay_bindings::ApiPre;
+use mainstay_runtime::{
+    CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits,
+    Stats, explain_link_error, inspect,
+};
+use mainstay_store::Space;
+use mainstay_store::blobs::BlobInfo;
+use parking_lot::Mutex;
+use wasmtime::component::Linker;
+
+use crate::capabilities::REGISTERED;
+use crate::imports;
+use crate::message::{HttpReply, HttpRequest};
+use crate::services::Services;
+use crate::spec::{ComponentSource, PluginSpec};
+use crate::state::{PluginFacts, State};
+use crate::telemetry::{Telemetry, TelemetryCollector};
+use crate::worlds::api::{self, ApiWorld};
+use crate::worlds::{self, API};
+
+/// How plugins are run.
+#[derive(Clone)]
+pub struct HostOptions {
+    /// The engine's size.
+    pub engine: EngineOptions,
+    /// Where components are compiled.
+    pub compile: CompileIn,
+    /// Where compiled components are kept; none keeps them nowhere.
+    pub cache_folder: Option<PathBuf>,
+}
+
+impl HostOptions {
+    /// For tests and harnesses: a small engine, compilation in this process, no cache.
+    pub fn for_tests() -> HostOptions {
+        let engine = EngineOptions { instances: 16, threads: 2, ..EngineOptions::default() };
+        HostOptions { engine, compile: CompileIn::Here, cache_folder: None }
+    }
+}
+
+/// Plugins loaded on one engine. Cheap to clone.
+#[derive(Clone)]
+pub struct PluginHost {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    services: Services,
+    engine: Engine,
+    compiler: Compiler,
+    linker: Linker<State>,
+    telemetry: Arc<Telemetry>,
+    plugins: Mutex<Vec<Weak<Plugin>>>,
+}
+
+impl PluginHost {
+    /// An engine over these services.
+    pub fn new(services: Services, options: HostOptions) -> Result<PluginHost> {
+        let engine = Engine::new(&options.engine)?;
+        let compiler = Compiler::new(&engine, options.compile, options.cache_folder.as_deref())?;
+        let linker = imports::linker(engine.wasmtime())
+            .map_err(|error| Error::internal(format!("cannot register the host's interfaces: {error:#}")))?;
+        let telemetry = Arc::new(Telemetry::default());
+        let inner = Arc::new(Inner { services, engine, compiler, linker, telemetry, plugins: Mutex::default() });
+        let weak = Arc::downgrade(&inner);
+        inner.telemetry.set_source(Arc::new(move || weak.upgrade().map(|inner| inner.stats()).unwrap_or_default()));
+        Ok(PluginHost { inner })
+    }
+
+    /// Compile (or find compiled), inspect and link a component. Takes milliseconds when it is in the cache and up to
+    /// minutes when not: on an asynchronous thread, call it through `spawn_blocking`. The plugin is not started yet.
+    pub fn load(&self, spec: PluginSpec) -> Result<Arc<Plugin>> {
+        self.load_inner(&spec).map_err(|error| error.context(format_args!("plugin `{}` {}", spec.name, spec.version)))
+    }
+
+    fn load_inner(&self, spec: &PluginSpec) -> Result<Arc<Plugin>> {
+        let inner = &self.inner;
+        check_name(&spec.name)?;
+        spec.limits.validate()?;
+        let grants = Grants::from_names(REGISTERED, &spec.grants)?;
+        let component = match &spec.component {
+            ComponentSource::Bytes(bytes) => inner.compiler.component(bytes)?,
+            ComponentSource::File(path) => {
+                let bytes = std::fs::read(path).map_err(|error| Error::io("read the component", path, error))?;
+                inner.compiler.component(&bytes)?
+            }
+        };
+        inspect(inner.engine.wasmtime(), &component, API)?;
+        let pre = inner.linker.instantiate_pre(&component).map_err(|error| explain_link_error(&error, API))?;
+        let pre = ApiPre::new(pre).map_err(|error| explain_link_error(&error, API))?;
+        let name: Arc<str> = spec.name.as_str().into();
+        let options = ComponentOptions {
+            plugin: name.clone(),
+            grants,
+            limits: spec.limits.clone(),
+            reuse: spec.reuse,
+        };
+        let plugin = Arc::new(Plugin {
+            version: spec.version.clone(),
+            component: Component::new(&inner.engine, ApiWorld(pre), options),
+            facts: Arc::new(PluginFacts {
+                space: Space::plugin(&spec.name),
+                name,
+                services: inner.services.clone(),
+                config_json: spec.config_json.clone(),
+                telemetry: inner.telemetry.clone(),
+            }),
+        });
+        let mut plugins = inner.plugins.lock();
+        plugins.retain(|known| known.strong_count() > 0);
+        plugins.push(Arc::downgrade(&plugin));
+        Ok(plugin)
+    }
+
+    /// What plugins report and what the host reports about them, for `/metrics`: register it with
+    /// `Registry::register_collector`.
+    pub fn metrics(&self) -> TelemetryCollector {
+        TelemetryCollector(self.inner.telemetry.clone())
+    }
+
+    /// The mechanisms that plugins stand on.
+    pub fn services(&self) -> &Services {
+        &self.inner.services
+    }
+
+    /// The plugins' threads: for measuring the boundary without the hop between threads.
+    pub fn threads(&self) -> &tokio::runtime::Handle {
+        self.inner.engine.threads()
+    }
+}
+
+impl Inner {
+    fn stats(&self) -> Vec<(Arc<str>, Stats)> {
+        let plugins = self.plugins.lock();
+        let mut rows: Vec<(Arc<str>, Stats)> = Vec::new();
+        for plugin in plugins.iter().filter_map(Weak::upgrade) {
+            // While a version is replaced, both run under one name; metrics show the newer.
+            rows.retain(|(name, _)| *name != plugin.facts.name);
+            rows.push((plugin.facts.name.clone(), plugin.stats()));
+        }
+        rows
+    }
+}
+
+fn check_name(name: &str) -> Result<()> {
+    let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
+    let is_good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
+    if starts_well && name.len() <= 63 && name.bytes().all(is_good) {
+        return Ok(());
+    }
+    Err(Error::invalid(format!(
+        "`{}` cannot name a plugin; use a letter, then up to 62 of a-z, 0-9 and `-`",
+        name.escape_debug()
+    )))
+}
+
+/// A loaded plugin.
+pub struct Plugin {
+    version: String,
+    component: Arc<Component<ApiWorld>>,
+    facts: Arc<PluginFacts>,
+}
+
+impl Plugin {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.facts.name
+    }
+
+    /// Its version.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Its limits.
+    pub fn limits(&self) -> &Limits {
+        self.component.limits()
+    }
+
+    /// What it has done since it was loaded.
+    pub fn stats(&self) -> Stats {
+        self.component.stats()
+    }
+
+    /// Before anything else: let it prepare or migrate what it stored. Ten times a call's limits.
+    pub async fn start(&self, previous: Option<String>) -> CallResult<()> {
+        let make = self.state(String::new());
+        let limits = Some(self.limits().for_start());
+        self.component.call(limits, make, |store, api| Box::pin(api::start(store, api, previous))).await
+    }
+
+    /// Answer a request.
+    pub async fn handle(&self, request: HttpRequest) -> CallResult<HttpReply> {
+        let make = self.state(request.trace_id.clone());
+        self.component.call(None, make, |store, api| Box::pin(api::handle(store, api, request))).await
+    }
+
+    /// The same on the calling task: for callers on [`PluginHost::threads`].
+    pub async fn handle_here(&self, request: HttpRequest) -> CallResult<HttpReply> {
+        let make = self.state(request.trace_id.clone());
+        self.component.call_here(None, make, |store, api| Box::pin(api::handle(store, api, request))).await
+    }
+
+    /// Answer a request whose body has been stored, after the plugin asked for it with [`HttpReply::Receive`].
+    pub async fn received(&self, request: HttpRequest, blob: BlobInfo) -> CallResult<HttpReply> {
+        let make = self.state(request.trace_id.clone());
+        self.component.call(None, make, |store, api| Box::pin(api::received(store, api, request, blob))).await
+    }
+
+    fn state(&self, trace_id: String) -> impl FnOnce(mainstay_runtime::CallContext) -> State + Send + use<> {
+        let facts = self.facts.clone();
+        move |context| State::new(context, facts, trace_id)
+    }
+}
+
+impl std::fmt::Debug for Plugin {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Plugin({} {})", self.facts.name, self.version)
+    }
+}
+
+/// What this host calls its worlds, for `--version` and references.
+pub fn world_names() -> Vec<&'static str> {
+    worlds::WORLDS.iter().map(|world| world.world).collect()
+}

@@ -1,0 +1,99 @@
+//! What the host keeps about one call beside its [`CallContext`]: the view, the handles, the message being answered.
+//!
+//! [`State::enter`] and [`State::ambient`] are the only doors: every host function passes one of them first, and a
+//! test reads the sources to hold this.
+
+use std::sync::Arc;
+
+use mainstay_base::Result;
+use mainstay_bindings::Failure;
+use mainstay_runtime::{CallContext, Capability, HostData, HostTime, Refusal};
+use mainstay_store::{Space, Transaction, View};
+
+use crate::handles::Handles;
+use crate::imports::http::Reply;
+use crate::message::HttpRequest;
+use crate::services::Services;
+use crate::telemetry::Telemetry;
+
+/// Transactions that a call may hold.
+pub const TRANSACTIONS_MAX: usize = 64;
+/// Requests and replies that a call may hold.
+pub const MESSAGES_MAX: usize = 16;
+
+/// What is the same for all calls of a plugin.
+pub(crate) struct PluginFacts {
+    pub(crate) name: Arc<str>,
+    pub(crate) services: Services,
+    pub(crate) space: Space,
+    pub(crate) config_json: String,
+    pub(crate) telemetry: Arc<Telemetry>,
+}
+
+/// The data of a store while it serves a call.
+pub struct State {
+    context: CallContext,
+    pub(crate) plugin: Arc<PluginFacts>,
+    view: Option<View>,
+    pub(crate) transactions: Handles<Transaction>,
+    pub(crate) requests: Handles<Arc<HttpRequest>>,
+    pub(crate) replies: Handles<Reply>,
+    pub(crate) trace_id: String,
+    pub(crate) log_bytes: usize,
+}
+
+impl State {
+    pub(crate) fn new(context: CallContext, plugin: Arc<PluginFacts>, trace_id: String) -> State {
+        State {
+            context,
+            plugin,
+            view: None,
+            transactions: Handles::new("transaction", TRANSACTIONS_MAX),
+            requests: Handles::new("request", MESSAGES_MAX),
+            replies: Handles::new("reply", MESSAGES_MAX),
+            trace_id,
+            log_bytes: 0,
+        }
+    }
+
+    /// The door of every host function that can tell the plugin of a failure.
+    #[inline]
+    pub(crate) fn enter(&mut self, capability: Capability) -> Result<HostTime, Failure> {
+        self.context.enter(capability).map_err(|refusal| match refusal {
+            Refusal::Denied(error) => Failure::Answer(error),
+            Refusal::Ends(error) => Failure::Trap(error.into()),
+        })
+    }
+
+    /// The door of every host function that needs no capability and cannot tell the plugin of a failure.
+    #[inline]
+    pub(crate) fn ambient(&mut self) -> wasmtime::Result<HostTime> {
+        self.context.enter(Capability::AMBIENT).map_err(|refusal| match refusal {
+            Refusal::Denied(error) => error.into(),
+            Refusal::Ends(error) => error.into(),
+        })
+    }
+
+    /// The call's view: taken at the first read, the same until it is renewed.
+    pub(crate) fn view(&mut self) -> &View {
+        self.view.get_or_insert_with(|| self.plugin.services.store.view())
+    }
+
+    /// The next read takes a new view.
+    pub(crate) fn renew(&mut self) {
+        self.view = None;
+    }
+}
+
+impl HostData for State {
+    #[inline]
+    fn call_context(&mut self) -> &mut CallContext {
+        &mut self.context
+    }
+
+    fn inherit(&mut self, before: &mut State) {
+        self.transactions.continue_from(&before.transactions);
+        self.requests.continue_from(&before.requests);
+        self.replies.continue_from(&before.replies);
+    }
+}
