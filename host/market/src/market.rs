@@ -110,6 +110,13 @@ impl Market {
         }
     }
 
+    /// The package of an installed plugin, verified: for installing it again with other settings.
+    pub fn package(&self, name: &str) -> Result<(LockEntry, Package)> {
+        let entry = self.info(name)?.entry;
+        let package = Package::read(&self.data_folder.join(PLUGINS_FOLDER).join(&entry.folder))?;
+        Ok((entry, package))
+    }
+
     /// Verify an order without changing anything.
     pub fn plan(&self, order: &Order<'_>) -> Result<Plan> {
         let manifest = &order.package.manifest;
@@ -433,7 +440,7 @@ mod tests {
         assert!(market.info("boxx").unwrap_err().message().contains("did you mean `box`?"));
         market.remove("box").unwrap();
         assert!(market.list().unwrap().is_empty());
-        assert!(names(&folder.path().join("plugins")).unwrap().is_empty());
+        assert_eq!(names(&folder.path().join("plugins")).unwrap(), ["plugins.lock"]);
         assert_eq!(
             market.remove("box").unwrap_err().message(),
             "plugin `box` is not installed; no plugin is installed"
@@ -483,6 +490,8 @@ mod tests {
         let error = market.install(&with(json!({"days": 0})), &|_| Ok(())).unwrap_err();
         assert_eq!(error.message(), "settings of `box`: /days: `days` is `0`; write at least 1");
         assert_eq!(install(&market, &package).unwrap().config, json!({"days": 30}));
+        let (entry, again) = market.package("box").unwrap();
+        assert_eq!((&entry.digest, &again.digest), (&package.digest, &package.digest));
         market.install(&with(json!({"days": 7})), &|_| Ok(())).unwrap();
         assert_eq!(install(&market, &package).unwrap().config, json!({"days": 7}));
     }
