@@ -176,7 +176,9 @@ async fn measure(engine: Engine) {
         rows[1].0.push(time!(FRESH, call(&fresh, 0).await));
         rows[2].0.push(time!(WARM, run.call_async(&mut store, (NAME.to_owned(), 0)).await.unwrap()));
         rows[3].0.push(time!(WARM, call(&warm, 0).await));
-        rows[4].0.push(time!(1, run.call_async(&mut store, (NAME.to_owned(), HOST_CALLS)).await.unwrap()) / f64::from(HOST_CALLS));
+        rows[4].0.push(
+            time!(1, run.call_async(&mut store, (NAME.to_owned(), HOST_CALLS)).await.unwrap()) / f64::from(HOST_CALLS),
+        );
         rows[5].0.push(time!(1, call(&warm, HOST_CALLS).await) / f64::from(HOST_CALLS));
         rows[6].0.push(time!(WARM, run.call(&mut store, (NAME.to_owned(), 0)).unwrap()));
         rows[7].0.push(time!(FRESH, {
@@ -195,16 +197,14 @@ async fn measure(engine: Engine) {
     show("fresh instance and small call", bare_fresh, our_fresh, 1.2);
     show("warm small call", bare_warm, our_warm, 2.0);
     show("host call with its check", bare_host, our_host, 1.5);
-    println!("for comparison: warm call without a fiber, bare {bare_sync:.0} ns; fresh call with a hop to a plugin thread {hop:.0} ns");
+    println!(
+        "for comparison: warm call without a fiber, bare {bare_sync:.0} ns; fresh call with a hop to a plugin thread {hop:.0} ns"
+    );
 }
 
 fn main() {
     let engine = Engine::new(&EngineOptions { threads: 2, ..EngineOptions::default() }).unwrap();
     let threads = engine.threads().clone();
     // On a plugin thread, where calls run.
-    tokio::runtime::Builder::new_current_thread()
-        .build()
-        .unwrap()
-        .block_on(threads.spawn(measure(engine)))
-        .unwrap();
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(threads.spawn(measure(engine))).unwrap();
 }

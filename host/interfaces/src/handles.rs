@@ -34,14 +34,18 @@ impl<T> Handles<T> {
             )));
         }
         let number = self.next;
-        self.next = number.checked_add(1).ok_or_else(|| Error::exhausted(format!("no {} numbers are left", self.what)))?;
+        self.next =
+            number.checked_add(1).ok_or_else(|| Error::exhausted(format!("no {} numbers are left", self.what)))?;
         self.live.push((number, value));
         Ok(Resource::new_own(number))
     }
 
     fn place(&self, number: u32) -> Result<usize> {
         self.live.iter().rposition(|(live, _)| *live == number).ok_or_else(|| {
-            Error::invalid(format!("this {} belongs to an earlier call or was used up; handles die with their call", self.what))
+            Error::invalid(format!(
+                "this {} belongs to an earlier call or was used up; handles die with their call",
+                self.what
+            ))
         })
     }
 

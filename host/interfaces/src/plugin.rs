@@ -10,8 +10,8 @@ use std::sync::{Arc, Weak};
 use mainstay_base::{Error, Result};
 use mainstay_bindings::ApiPre;
 use mainstay_runtime::{
-    CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits,
-    Stats, explain_link_error, inspect,
+    CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits, Stats,
+    explain_link_error, inspect,
 };
 use mainstay_store::Space;
 use mainstay_store::blobs::BlobInfo;
@@ -98,12 +98,7 @@ impl PluginHost {
         let pre = inner.linker.instantiate_pre(&component).map_err(|error| explain_link_error(&error, API))?;
         let pre = ApiPre::new(pre).map_err(|error| explain_link_error(&error, API))?;
         let name: Arc<str> = spec.name.as_str().into();
-        let options = ComponentOptions {
-            plugin: name.clone(),
-            grants,
-            limits: spec.limits.clone(),
-            reuse: spec.reuse,
-        };
+        let options = ComponentOptions { plugin: name.clone(), grants, limits: spec.limits.clone(), reuse: spec.reuse };
         let plugin = Arc::new(Plugin {
             version: spec.version.clone(),
             component: Component::new(&inner.engine, ApiWorld(pre), options),

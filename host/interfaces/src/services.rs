@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use mainstay_base::{Clock, OsRandom, Random, SystemClock};
+use mainstay_directory::Directory;
 use mainstay_store::Store;
 use mainstay_store::blobs::Blobs;
 
@@ -13,6 +14,8 @@ pub struct Services {
     pub store: Store,
     /// Blobs and names.
     pub blobs: Blobs,
+    /// What plugins share.
+    pub directory: Directory,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -20,9 +23,9 @@ pub struct Services {
 }
 
 impl Services {
-    /// On the machine's own clock and random numbers.
-    pub fn new(store: Store, blobs: Blobs) -> Services {
+    /// With the machine's own clock and random numbers; tests and replays replace those fields.
+    pub fn new(store: Store, blobs: Blobs, directory: Directory) -> Services {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(OsRandom));
-        Services { store, blobs, clock, random }
+        Services { store, blobs, directory, clock, random }
     }
 }

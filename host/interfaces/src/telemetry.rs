@@ -180,9 +180,7 @@ fn is_label(name: &str) -> bool {
 
 fn is_identifier(name: &str) -> bool {
     let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_alphabetic() || first == b'_');
-    starts_well
-        && name.len() <= NAME_BYTES_MAX
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    starts_well && name.len() <= NAME_BYTES_MAX && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
 fn cut(mut value: String) -> String {
@@ -272,7 +270,12 @@ const ROWS: &[Row] = &[
         value: |stats| stats.host_us as f64 / 1e6,
     },
     Row { name: "host_calls", help: "Calls into the host", is_gauge: false, value: |stats| stats.host_calls as f64 },
-    Row { name: "denied", help: "Host functions that were denied", is_gauge: false, value: |stats| stats.denied as f64 },
+    Row {
+        name: "denied",
+        help: "Host functions that were denied",
+        is_gauge: false,
+        value: |stats| stats.denied as f64,
+    },
     Row { name: "instances", help: "Instances made", is_gauge: false, value: |stats| stats.instances as f64 },
     Row {
         name: "log_cut_bytes",

@@ -60,7 +60,8 @@ impl Host for State {
     ) -> Answer<Listing> {
         let _host = self.enter(BLOBS)?;
         let plugin = &self.plugin;
-        let found = plugin.services.blobs.names(&plugin.space, &prefix, delimiter.as_deref(), after.as_deref(), limit)?;
+        let found =
+            plugin.services.blobs.names(&plugin.space, &prefix, delimiter.as_deref(), after.as_deref(), limit)?;
         let entries = found.entries.into_iter().map(|entry| match entry {
             blobs::ListingEntry::Name(name, blob) => Entry::Name((name, info(blob))),
             blobs::ListingEntry::Prefix(prefix) => Entry::Prefix(prefix),

@@ -85,13 +85,18 @@ impl Reply {
 fn check_header(name: &str, value: &str) -> HostResult<()> {
     let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     if name.is_empty() || !name.bytes().all(is_token) {
-        return Err(Error::invalid(format!("`{}` cannot name a header; use letters, digits and `-`", name.escape_debug())));
+        return Err(Error::invalid(format!(
+            "`{}` cannot name a header; use letters, digits and `-`",
+            name.escape_debug()
+        )));
     }
     if HOP_BY_HOP.iter().any(|forbidden| name.eq_ignore_ascii_case(forbidden)) {
         return Err(Error::invalid(format!("the header `{name}` belongs to the connection; the host sets it")));
     }
     if value.chars().any(|character| character.is_control() && character != '\t') {
-        return Err(Error::invalid(format!("the value of the header `{name}` holds a line break or control character")));
+        return Err(Error::invalid(format!(
+            "the value of the header `{name}` holds a line break or control character"
+        )));
     }
     Ok(())
 }

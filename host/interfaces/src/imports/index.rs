@@ -3,9 +3,7 @@
 //! Reads see the newest durable state. The limits of names, fields, filters and pages are the store's.
 
 use mainstay_bindings::Failure;
-use mainstay_bindings::mainstay::host::index::{
-    Comparison, Field, FilterNode, Host, OrderKey, Query, Selection, Term,
-};
+use mainstay_bindings::mainstay::host::index::{Comparison, Field, FilterNode, Host, OrderKey, Query, Selection, Term};
 use mainstay_bindings::mainstay::host::keys::Transaction as Handle;
 use mainstay_store as store;
 use wasmtime::component::Resource;

@@ -6,6 +6,7 @@
 pub mod blobs;
 pub mod clock;
 pub mod config;
+pub mod directory;
 pub mod errors;
 pub mod http;
 pub mod index;
@@ -18,7 +19,7 @@ use mainstay_bindings::mainstay::{api, host, types};
 use mainstay_runtime::{Capability, Interface};
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::capabilities::{BLOBS, INDEX, KEYS};
+use crate::capabilities::{BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, INDEX, KEYS};
 use crate::state::State;
 
 /// How an interface's functions get into a linker.
@@ -38,12 +39,7 @@ pub struct Row {
 /// The version of everything here.
 const VERSION: &str = "0.1.0";
 
-const fn row(
-    name: &'static str,
-    capabilities: &'static [Capability],
-    gives: &'static str,
-    add: Add,
-) -> Row {
+const fn row(name: &'static str, capabilities: &'static [Capability], gives: &'static str, add: Add) -> Row {
     Row { interface: Interface { name, version: VERSION }, capabilities, gives, add }
 }
 
@@ -59,8 +55,24 @@ pub const INTERFACES: &[Row] = &[
     row("mainstay:types/errors", &[], "the typed error", add!(types::errors)),
     row("mainstay:types/values", &[], "the typed value", add!(types::values)),
     row("mainstay:host/keys", &[KEYS], "ordered keys of the plugin's own, and transactions", add!(host::keys)),
-    row("mainstay:host/index", &[INDEX], "documents of typed fields, filtered and ordered by the host", add!(host::index)),
-    row("mainstay:host/blobs", &[BLOBS], "large immutable bytes, kept once by content, and names for them", add!(host::blobs)),
+    row(
+        "mainstay:host/index",
+        &[INDEX],
+        "documents of typed fields, filtered and ordered by the host",
+        add!(host::index),
+    ),
+    row(
+        "mainstay:host/directory",
+        &[DIRECTORY_READ, DIRECTORY_WRITE],
+        "what plugins share: subjects, versions, labels, edges, pointers",
+        add!(host::directory),
+    ),
+    row(
+        "mainstay:host/blobs",
+        &[BLOBS],
+        "large immutable bytes, kept once by content, and names for them",
+        add!(host::blobs),
+    ),
     row("mainstay:host/config", &[], "the plugin's configuration", add!(host::config)),
     row("mainstay:host/observe", &[], "log, metrics, attributes of the request's span", add!(host::observe)),
     row("mainstay:host/clock", &[], "time", add!(host::clock)),
