@@ -1,7 +1,7 @@
 //! Digests, records and references: how blobs lie in the ordered keys.
 //!
-//! In the host's space `blobs`, by the digest's 32 bytes: `b` the record of a stored blob; `t` a counter that every link
-//! adds to, so that garbage collection notices links that it has not seen; `r` one key for each name that was given to the
+//! In the host's space `blobs`, by the digest's 32 bytes: `b` the record of a stored blob; `t` a number that every link
+//! changes, so that garbage collection notices links that it has not seen; `r` one key for each name that was given to the
 //! blob. The names themselves lie in a space of their own for each owner, name to digest.
 //!
 //! Linking is blind: it reads nothing, and so it never conflicts with another link. A reference is therefore only a hint:
@@ -10,7 +10,7 @@
 use std::fmt;
 
 use bytes::Bytes;
-use mainstay_base::{Error, Result};
+use mainstay_base::{Error, OsRandom, Random, Result};
 use sha2::{Digest as _, Sha256};
 
 use crate::space::Space;
@@ -97,11 +97,11 @@ pub(super) struct Record {
     pub mark: Option<Mark>,
 }
 
-/// Since when nothing refers to a blob. Void once somebody links it, which the counter shows.
+/// Since when nothing refers to a blob. Void once somebody links it, which changes `touches`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Mark {
     pub since_ms: i64,
-    pub touches: i64,
+    pub touches: u64,
 }
 
 impl Record {
@@ -125,7 +125,7 @@ impl Record {
             _ => {
                 let (since, rest) = rest.split_first_chunk::<8>()?;
                 let touches: &[u8; 8] = rest.try_into().ok()?;
-                Some(Mark { since_ms: i64::from_le_bytes(*since), touches: i64::from_le_bytes(*touches) })
+                Some(Mark { since_ms: i64::from_le_bytes(*since), touches: u64::from_le_bytes(*touches) })
             }
         };
         Some(Record { md5: *md5, size_bytes: u64::from_le_bytes(*size), mark })
@@ -145,10 +145,10 @@ impl Record {
     }
 }
 
-/// How often a blob was linked.
-pub(super) fn touches(view: &View, digest: Digest) -> Result<i64> {
+/// What the last link of a blob left; 0 before the first.
+pub(super) fn touches(view: &View, digest: Digest) -> Result<u64> {
     let found = view.get(&space(), &digest.touches_key())?;
-    Ok(found.and_then(|bytes| bytes[..].try_into().ok()).map_or(0, i64::from_le_bytes))
+    Ok(found.and_then(|bytes| bytes[..].try_into().ok()).map_or(0, u64::from_le_bytes))
 }
 
 /// The space that an owner's names lie in.
@@ -255,7 +255,8 @@ pub fn refer(tx: &mut Transaction, owner: &Space, name: &[u8], sha256: &str) -> 
     let space = space();
     let missing = Error::not_found(format!("there is no blob {digest}; store it, then link it"));
     tx.expect_present_or(&space, &digest.record_key(), missing)?;
-    tx.add(&space, &digest.touches_key(), 1)?;
+    // A number, not a counter: the receipt's counters are the plugin's own.
+    tx.put(&space, &digest.touches_key(), Bytes::copy_from_slice(&OsRandom.number().to_le_bytes()))?;
     tx.put(&space, &reference_key(digest, owner, name), Bytes::copy_from_slice(name))?;
     tx.put(&names_space(owner), name, Bytes::copy_from_slice(&digest.0))
 }
@@ -263,6 +264,11 @@ pub fn refer(tx: &mut Transaction, owner: &Space, name: &[u8], sha256: &str) -> 
 /// [`unlink`] for the host's own mechanisms.
 pub fn release(tx: &mut Transaction, owner: &Space, name: &[u8]) -> Result<()> {
     tx.delete(&names_space(owner), name)
+}
+
+/// [`release`] of every name with this prefix that there is when the transaction commits.
+pub fn release_under(tx: &mut Transaction, owner: &Space, prefix: &[u8]) -> Result<()> {
+    tx.delete_range(&names_space(owner), &KeyRange::prefix(prefix))
 }
 
 /// Text in a message: cut when long, control characters escaped.

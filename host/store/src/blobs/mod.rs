@@ -31,7 +31,7 @@ use crate::store::Store;
 use backend::Backend;
 pub use backend::BlobBackend;
 pub use get::BlobStream;
-pub use keys::{BLOB_NAME_BYTES_MAX, check_blob_name, link, refer, release, unlink};
+pub use keys::{BLOB_NAME_BYTES_MAX, check_blob_name, link, refer, release, release_under, unlink};
 use keys::{Digest, Record};
 pub use multipart::{PART_BYTES_MAX, PARTS_MAX, PartInfo};
 pub use names::{LISTING_LIMIT_MAX, Listing, ListingEntry};

@@ -4,7 +4,7 @@
 //! one, when the mark has stood for the grace time and nobody linked the blob since, removes the record, then the bytes.
 //!
 //! It cannot race:
-//! - a *link*, because the removal commits only if the blob's counter of links is unchanged since the view in which no
+//! - a *link*, because the removal commits only if what links leave is unchanged since the view in which no
 //!   reference was found, and a link that comes after the removal fails, because it expects the record;
 //! - a *put*, because both hold the digest's lock, and a put that found the mark wrote the record anew;
 //! - a *crash*: bytes without a record are swept when they are older than the grace time; a record is written only
