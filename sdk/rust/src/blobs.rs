@@ -51,7 +51,8 @@ pub fn read(sha256: &str, offset: u64, length: u32) -> Result<Vec<u8>> {
 /// A whole blob of at most 4 MiB, verified against its digest.
 pub fn read_all(info: &BlobInfo) -> Result<Vec<u8>> {
     if info.size_bytes > CALL_BYTES_MAX as u64 {
-        let message = format!("blob {} has {} bytes; read it in parts of 4 MiB or send it", info.sha256, info.size_bytes);
+        let message =
+            format!("blob {} has {} bytes; read it in parts of 4 MiB or send it", info.sha256, info.size_bytes);
         return Err(crate::Error::invalid(message));
     }
     read(&info.sha256, 0, info.size_bytes as u32)

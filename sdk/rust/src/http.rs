@@ -130,7 +130,8 @@ impl Request {
 
     /// The body, parsed from JSON. Nesting is bounded at 128.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
-        serde_json::from_slice(self.bytes()?).map_err(|error| Error::invalid(format!("the body is not the JSON expected: {error}")))
+        serde_json::from_slice(self.bytes()?)
+            .map_err(|error| Error::invalid(format!("the body is not the JSON expected: {error}")))
     }
 
     /// Who asks.
@@ -217,7 +218,8 @@ impl Reply {
 
     /// With this value as JSON, and `content-type: application/json`.
     pub fn with_json(self, value: &(impl Serialize + ?Sized)) -> Result<Reply> {
-        let json = serde_json::to_vec(value).map_err(|error| Error::internal(format!("cannot write the answer as JSON: {error}")))?;
+        let json = serde_json::to_vec(value)
+            .map_err(|error| Error::internal(format!("cannot write the answer as JSON: {error}")))?;
         Ok(self.header("content-type", "application/json").with_body(json))
     }
 
@@ -298,10 +300,10 @@ impl<E: 'static> Route<E> {
 ///     Ok(Reply::text(&params["path"]))
 /// }
 ///
-/// assert_eq!(ROUTES.handle(&Request::get("/guests/ada"))?.body(), b"hello ada");
-/// assert_eq!(ROUTES.handle(&Request::get("/files/a/b.txt"))?.body(), b"a/b.txt");
-/// assert_eq!(ROUTES.handle(&Request::post("/guests/ada"))?.status_code(), Some(405));
-/// assert!(ROUTES.handle(&Request::get("/guests")).is_err());
+/// assert_eq!(ROUTES.handle(&Request::get("/guests/ada").build())?.body(), b"hello ada");
+/// assert_eq!(ROUTES.handle(&Request::get("/files/a/b.txt").build())?.body(), b"a/b.txt");
+/// assert_eq!(ROUTES.handle(&Request::post("/guests/ada").build())?.status_code(), Some(405));
+/// assert!(ROUTES.handle(&Request::get("/guests").build()).is_err());
 /// # Ok::<(), Error>(())
 /// ```
 #[derive(Debug)]
@@ -327,11 +329,13 @@ impl<E: 'static> Router<E> {
     /// What answers a method and a path.
     pub fn find<'a>(&self, method: &str, path: &'a str) -> Found<'a, E> {
         let exact = self.best(|route| route.method == method, path);
-        let best = exact.or_else(|| (method == "HEAD").then(|| self.best(|route| route.method == "GET", path)).flatten());
+        let best =
+            exact.or_else(|| (method == "HEAD").then(|| self.best(|route| route.method == "GET", path)).flatten());
         if let Some((route, params)) = best {
             return Found::Handler(route.handler, params);
         }
-        let mut allowed: Vec<&str> = self.0.iter().filter(|route| matches(route.pattern, path)).map(|route| route.method).collect();
+        let mut allowed: Vec<&str> =
+            self.0.iter().filter(|route| matches(route.pattern, path)).map(|route| route.method).collect();
         allowed.sort_unstable();
         allowed.dedup();
         match allowed.is_empty() {
@@ -373,9 +377,11 @@ enum Segment<'a> {
 }
 
 fn segments(pattern: &str) -> impl Iterator<Item = Segment<'_>> {
-    pattern.split('/').skip(1).map(|segment| match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
-        Some(inner) => inner.strip_prefix('*').map_or(Segment::Name(inner), Segment::Rest),
-        None => Segment::Literal(segment),
+    pattern.split('/').skip(1).map(|segment| {
+        match segment.strip_prefix('{').and_then(|inner| inner.strip_suffix('}')) {
+            Some(inner) => inner.strip_prefix('*').map_or(Segment::Name(inner), Segment::Rest),
+            None => Segment::Literal(segment),
+        }
     })
 }
 

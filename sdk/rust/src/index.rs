@@ -433,8 +433,7 @@ impl<'a> DocumentRef<'a> {
 
     /// Fields whose names start with `prefix`, which is cut off.
     pub fn fields_under(&self, prefix: &'a str) -> impl Iterator<Item = FieldRef<'a>> + use<'a> {
-        self.fields()
-            .filter_map(move |field| Some(FieldRef { name: field.name.strip_prefix(prefix)?, ..field }))
+        self.fields().filter_map(move |field| Some(FieldRef { name: field.name.strip_prefix(prefix)?, ..field }))
     }
 
     /// The field of this name. Reads from the first field on: to use many fields, iterate over [`fields`](Self::fields).

@@ -141,11 +141,13 @@ impl KeyRange {
         let start = prefix.as_ref().to_vec();
         let mut end = start.clone();
         while end.pop_if(|byte| *byte == u8::MAX).is_some() {}
-        let end = end.last_mut().is_some_and(|last| {
-            *last += 1;
-            true
-        })
-        .then_some(end);
+        let end = end
+            .last_mut()
+            .is_some_and(|last| {
+                *last += 1;
+                true
+            })
+            .then_some(end);
         KeyRange { start, end }
     }
 
@@ -267,7 +269,8 @@ mod tests {
 
     #[test]
     fn parts_sort_as_their_values_and_come_back() {
-        let texts = ["", "\0", "\0\0", "\0a", "\u{1}", "\u{1}\u{1}", "\u{2}", "a", "a\0", "a\0b", "a\u{1}", "aa", "b", "é"];
+        let texts =
+            ["", "\0", "\0\0", "\0a", "\u{1}", "\u{1}\u{1}", "\u{2}", "a", "a\0", "a\0b", "a\u{1}", "aa", "b", "é"];
         for pair in texts.windows(2) {
             // A part behind the text must not change the order, whatever it starts with.
             let [small, large] = [pair[0], pair[1]];
@@ -296,7 +299,8 @@ mod tests {
         falling.reverse();
         check(&falling, |number| Key::new().i64_descending(number));
         check(&[u64::MAX, 1, 0], |number| Key::new().u64_descending(number));
-        let reals = [f64::NEG_INFINITY, f64::MIN, -1.0, -f64::MIN_POSITIVE, -0.0, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN];
+        let reals =
+            [f64::NEG_INFINITY, f64::MIN, -1.0, -f64::MIN_POSITIVE, -0.0, 0.0, 5e-324, 1.0, f64::INFINITY, f64::NAN];
         check(&reals, |number| Key::new().f64(number));
         assert_eq!(Key::new().f64(f64::NAN), Key::new().f64(-f64::NAN), "one NaN");
         for number in reals {

@@ -27,7 +27,9 @@ pub fn get_json<T: DeserializeOwned>(key: impl AsRef<[u8]>) -> Result<Option<T>>
 /// The counter under a key; 0 if nothing was added to it yet.
 pub fn counter(key: impl AsRef<[u8]>) -> Result<i64> {
     let Some(bytes) = get(key)? else { return Ok(0) };
-    let bytes = bytes.try_into().map_err(|_| Error::internal("a stored counter is not eight bytes; it was written with `put`"))?;
+    let bytes = bytes
+        .try_into()
+        .map_err(|_| Error::internal("a stored counter is not eight bytes; it was written with `put`"))?;
     Ok(i64::from_le_bytes(bytes))
 }
 
@@ -242,5 +244,6 @@ impl Iterator for Entries {
 }
 
 pub(crate) fn from_stored_json<T: DeserializeOwned>(bytes: &[u8]) -> Result<T> {
-    serde_json::from_slice(bytes).map_err(|error| Error::internal(format!("a stored value is not the JSON it should be: {error}")))
+    serde_json::from_slice(bytes)
+        .map_err(|error| Error::internal(format!("a stored value is not the JSON it should be: {error}")))
 }

@@ -64,5 +64,7 @@ pub use ambient::{clock, config, log, metric, random};
 pub use error::{Error, ErrorKind, Result};
 pub use key::{Key, KeyRange};
 pub use plugin::Api;
-pub use transaction::{ATTEMPTS_MAX, BlobChanges, DirectoryChanges, IndexChanges, Receipt, Transaction, transact};
+pub use transaction::{
+    ATTEMPTS_MAX, BlobChanges, DirectoryChanges, IndexChanges, Receipt, Transaction, transact, transact_or,
+};
 pub use value::{Texts, Value, ValueRef};

@@ -37,13 +37,17 @@ macro_rules! export_api {
             struct Exported;
 
             impl $crate::sys::LifecycleGuest for Exported {
-                fn start(previous: ::std::option::Option<::std::string::String>) -> ::std::result::Result<(), $crate::sys::WitError> {
+                fn start(
+                    previous: ::std::option::Option<::std::string::String>,
+                ) -> ::std::result::Result<(), $crate::sys::WitError> {
                     $crate::sys::start::<$plugin>(previous)
                 }
             }
 
             impl $crate::sys::HandlerGuest for Exported {
-                fn handle(request: $crate::sys::WitRequest) -> ::std::result::Result<$crate::sys::WitReply, $crate::sys::WitError> {
+                fn handle(
+                    request: $crate::sys::WitRequest,
+                ) -> ::std::result::Result<$crate::sys::WitReply, $crate::sys::WitError> {
                     $crate::sys::handle::<$plugin>(request)
                 }
 
@@ -55,7 +59,7 @@ macro_rules! export_api {
                 }
             }
 
-            $crate::sys::bindings::export_world!(Exported with_types_in $crate::sys::bindings);
+    $crate::sys::bindings::export_world!(Exported with_types_in $crate::sys::bindings);
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: () = {

@@ -79,7 +79,8 @@ impl Transaction {
 
     /// Store a value as JSON.
     pub fn put_json(&self, key: impl AsRef<[u8]>, value: &impl Serialize) -> Result<()> {
-        let json = serde_json::to_vec(value).map_err(|error| Error::internal(format!("cannot write a value as JSON: {error}")))?;
+        let json = serde_json::to_vec(value)
+            .map_err(|error| Error::internal(format!("cannot write a value as JSON: {error}")))?;
         self.put(key, json)
     }
 
@@ -119,7 +120,8 @@ impl Transaction {
         DirectoryChanges(self)
     }
 
-    /// Make the changes. Returns when they are on disk.
+    /// Make the changes. Returns when they are on disk. This call's view stays as it is: what was committed is seen after
+    /// [`keys::renew`].
     pub fn commit(self) -> Result<Receipt> {
         self.0.commit()
     }
@@ -194,7 +196,7 @@ impl DirectoryChanges<'_> {
 
 /// Run `change` in a transaction and commit it; when the commit meets a conflict, drop the view, and try again from the
 /// start, at most [`ATTEMPTS_MAX`] times in all. `attempt` counts from 0. What `change` itself fails with is final, a
-/// conflict too: it knows more than a failed guard does.
+/// conflict too: it knows more than a failed guard does. Reads behind it take a new view, which sees the commit.
 ///
 /// ```
 /// # use mainstay_sdk::{transact, keys, key::Key, testing::Host};
@@ -212,7 +214,12 @@ impl DirectoryChanges<'_> {
 /// # Ok::<(), mainstay_sdk::Error>(())
 /// # }).unwrap();
 /// ```
-pub fn transact<T, E: From<Error>>(
+pub fn transact<T>(change: impl FnMut(&Transaction, u32) -> Result<T>) -> Result<(T, Receipt)> {
+    transact_or(change)
+}
+
+/// [`transact`] for a change that fails with an error type of the plugin's own.
+pub fn transact_or<T, E: From<Error>>(
     mut change: impl FnMut(&Transaction, u32) -> Result<T, E>,
 ) -> Result<(T, Receipt), E> {
     let mut attempt = 0;
@@ -220,7 +227,10 @@ pub fn transact<T, E: From<Error>>(
         let tx = Transaction::begin()?;
         let value = change(&tx, attempt)?;
         match tx.commit() {
-            Ok(receipt) => return Ok((value, receipt)),
+            Ok(receipt) => {
+                keys::renew()?;
+                return Ok((value, receipt));
+            }
             Err(error) if error.kind() == ErrorKind::Conflict && attempt + 1 < ATTEMPTS_MAX => {
                 attempt += 1;
                 keys::renew()?;
