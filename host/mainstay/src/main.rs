@@ -1,2 +1,104 @@
 //! The binary: command line, configuration, wiring.
-fn main() {}
+//!
+//! Owns nothing but the order in which a command is understood: arguments, configuration, settings, then the command's own
+//! file. Separate rooms do the work. On failure: one message on standard error that says what happened and what to do, and an
+//! exit code (see [`exit`]).
+#![forbid(unsafe_code)]
+
+mod admin_client;
+mod cli;
+mod config;
+mod data_folder;
+mod doctor;
+mod exit;
+mod plugin_commands;
+mod plugins;
+mod reference;
+mod registry;
+mod screen;
+mod serve;
+mod settings;
+mod telemetry;
+mod token_commands;
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use cli::{Cli, Command, ConfigCommand};
+use exit::{Exit, Failure};
+use settings::Settings;
+use std::process::ExitCode;
+use std::time::Instant;
+
+fn main() -> ExitCode {
+    let started = Instant::now();
+    let matches = Cli::command().get_matches();
+    let cli = match Cli::from_arg_matches(&matches) {
+        Ok(cli) => cli,
+        Err(error) => error.exit(),
+    };
+    match run(cli, &matches, started) {
+        Ok(code) => code,
+        Err(failure) => {
+            failure.tell();
+            failure.exit.into()
+        }
+    }
+}
+
+fn run(cli: Cli, matches: &ArgMatches, started: Instant) -> Result<ExitCode, Failure> {
+    // Before anything else: the child that compiles has bounds that logging and configuration would not fit.
+    if let Command::InternalCompile { arguments } = cli.command {
+        return Ok(mainstay_runtime::compile::child_main(arguments));
+    }
+    let applied = config::apply(&cli, &|id| is_on_line(matches, id))?;
+    let is_server = matches!(cli.command, Command::Serve(_));
+    let mut log = applied.config.log.clone();
+    if !is_server && !applied.origins.contains_key("/log/filter") {
+        // A command tells its result itself.
+        log.filter = "warn".into();
+    }
+    let telemetry = telemetry::start(&log, is_server.then_some(&applied.config.traces))?;
+    let names_engine = applied.origins.contains_key("/store/engine");
+    let settings = |applied: config::Applied| Settings::new(applied.config, names_engine);
+    let exit = match cli.command {
+        Command::Serve(serve) => serve::run(settings(applied)?, serve.ready_file, started),
+        Command::Plugin { command } => plugin_commands::run(&settings(applied)?, command),
+        Command::Token { command } => token_commands::run(&settings(applied)?, command),
+        Command::Blobs { command } => token_commands::run_blobs(&settings(applied)?, &command),
+        Command::Doctor(options) => examine(&settings(applied)?, options.json),
+        Command::Config { command: ConfigCommand::Show } => {
+            print!("{}", config::show(&applied)?);
+            Ok(Exit::Done)
+        }
+        Command::Config { command: ConfigCommand::Schema } => {
+            println!("{:#}", config::schema());
+            Ok(Exit::Done)
+        }
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
+            Ok(Exit::Done)
+        }
+        Command::InternalCompile { .. } => Ok(Exit::Wrong),
+    }?;
+    drop(telemetry);
+    Ok(exit.into())
+}
+
+fn examine(settings: &Settings, json: bool) -> Result<Exit, Failure> {
+    let report = doctor::examine(settings);
+    match json {
+        true => {
+            let text = serde_json::to_string_pretty(&report);
+            println!("{}", text.map_err(|error| mainstay_base::Error::internal(error.to_string()))?);
+        }
+        false => print!("{}", doctor::render(&report)),
+    }
+    Ok(doctor::exit(&report))
+}
+
+/// Whether the argument was written on the command line, not taken from the environment.
+fn is_on_line(matches: &ArgMatches, id: &str) -> bool {
+    let here =
+        matches.try_contains_id(id).unwrap_or(false) && matches.value_source(id) == Some(ValueSource::CommandLine);
+    here || matches.subcommand().is_some_and(|(_, inner)| is_on_line(inner, id))
+}

@@ -1,0 +1,243 @@
+//! The command line.
+//!
+//! Owns flags, their help and their environment variables; what they mean is decided elsewhere. Separate so that the
+//! reference (`docs/reference/cli.md`) and the shell completions are made from the same definitions. Flags that set
+//! something which the configuration file can set too have no default here: see [`crate::config`].
+
+use clap::{Args, Parser, Subcommand, ValueEnum, ValueHint};
+use std::path::PathBuf;
+
+/// One server for everything between a trained model and a system in production.
+#[derive(Debug, Parser)]
+#[command(name = "mainstay", version, propagate_version = false, max_term_width = 120)]
+pub struct Cli {
+    /// Where the host stores everything [default: ~/.local/share/mainstay]
+    #[arg(long, global = true, env = "MAINSTAY_DATA", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data: Option<PathBuf>,
+    /// Configuration file (TOML)
+    #[arg(long, global = true, env = "MAINSTAY_CONFIG", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub config: Option<PathBuf>,
+    /// How log lines on standard error look [default: human]
+    #[arg(long, global = true, env = "MAINSTAY_LOG_FORMAT", value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
+    /// Which log lines appear, for example `info` or `warn,mainstay_store=debug` [default: info]
+    #[arg(long, global = true, env = "MAINSTAY_LOG", value_name = "FILTER")]
+    pub log: Option<String>,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Human,
+    /// One JSON object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the server
+    Serve(Serve),
+    /// Install, list and remove plugins; on a running server too
+    Plugin {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PluginCommand,
+    },
+    /// Create, list and revoke access tokens; on a running server too
+    Token {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TokenCommand,
+    },
+    /// Look at the data folder and say what is wrong with it and what to do
+    Doctor(Doctor),
+    /// Look after stored blobs
+    Blobs {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: BlobsCommand,
+    },
+    /// Show the configuration that applies, or its JSON Schema
+    Config {
+        /// What to show.
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script for a shell
+    Completions {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Compile one component; the host calls this itself, in a child process
+    #[command(hide = true, name = "internal-compile")]
+    InternalCompile {
+        /// Passed on.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<std::ffi::OsString>,
+    },
+}
+
+/// Run the server.
+#[derive(Debug, Default, Args)]
+pub struct Serve {
+    /// Where HTTP listens; port 0 takes any free one [default: 127.0.0.1:7600]
+    #[arg(long, env = "MAINSTAY_LISTEN", value_name = "ADDRESS")]
+    pub listen: Option<String>,
+    /// Where gRPC listens, or `off`; port 0 takes any free one [default: 127.0.0.1:7601]
+    #[arg(long, env = "MAINSTAY_GRPC", value_name = "ADDRESS")]
+    pub grpc: Option<String>,
+    /// Which plugins run: `standard` (all installed; an empty data folder gets the standard ones), `none`, or a list of
+    /// names and package files with commas between; what is missing is installed [default: standard]
+    #[arg(long, env = "MAINSTAY_PLUGINS", value_name = "WHICH")]
+    pub plugins: Option<String>,
+    /// Folder with package files in which plugins are looked up by name, before those in the binary
+    #[arg(long, env = "MAINSTAY_REGISTRY", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub registry: Option<PathBuf>,
+    /// Ordered store behind the log, chosen once for a data folder [default: redb]
+    #[arg(long, env = "MAINSTAY_ENGINE", value_name = "ENGINE")]
+    pub engine: Option<EngineName>,
+    /// Write a JSON file with the real addresses once requests are answered, and remove it at the end
+    #[arg(long, env = "MAINSTAY_READY_FILE", value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub ready_file: Option<PathBuf>,
+}
+
+/// Ordered stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineName {
+    /// sled.
+    Sled,
+    /// redb.
+    Redb,
+}
+
+/// What to do with plugins.
+#[derive(Debug, Subcommand)]
+pub enum PluginCommand {
+    /// Check a plugin, show what it may do, ask, and install it
+    Install(Install),
+    /// List installed plugins
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one installed plugin, or a package before it is installed
+    Info {
+        /// Name of an installed plugin, or a package file or folder
+        plugin: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a plugin; what it stored stays
+    Remove {
+        /// Name of the plugin
+        name: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// Install a plugin.
+#[derive(Debug, Args)]
+pub struct Install {
+    /// A package file, a plugin's folder, or the name of a standard plugin
+    pub package: String,
+    /// Do not ask: grant what the plugin asks for
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Do not grant this capability, though the plugin asks for it (may be repeated)
+    #[arg(long, value_name = "CAPABILITY")]
+    pub without: Vec<String>,
+    /// The plugin's settings, a TOML or JSON file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub settings: Option<PathBuf>,
+    /// One setting, for example `--set days=30` (may be repeated)
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Folder with package files in which the name is looked up first
+    #[arg(long, env = "MAINSTAY_REGISTRY", value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub registry: Option<PathBuf>,
+}
+
+/// What to do with tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a token and show it once
+    Create {
+        /// What its owner may do
+        #[arg(long)]
+        role: RoleName,
+        /// Whose it is, for example `ci` or `ana`
+        name: String,
+    },
+    /// List tokens, without their secrets
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a token worthless at once
+    Revoke {
+        /// Name of the token
+        name: String,
+    },
+}
+
+/// What a token's owner may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RoleName {
+    /// Read.
+    Viewer,
+    /// Read and write.
+    Editor,
+    /// Read, write, and administer plugins.
+    Admin,
+}
+
+/// Look at the data folder.
+#[derive(Debug, Args)]
+pub struct Doctor {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What to do with blobs.
+#[derive(Debug, Subcommand)]
+pub enum BlobsCommand {
+    /// Remove blobs that nothing has referred to for the grace time
+    Gc,
+}
+
+/// What to show of the configuration.
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Print the configuration that applies, and where each value comes from
+    Show,
+    /// Print the configuration file's JSON Schema
+    Schema,
+}
+
+/// Environment variables that the host reads besides those of flags.
+pub const ENVIRONMENT: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces are sent by OTLP over HTTP, unless the configuration says so"),
+    ("NO_COLOR", "no colours in log lines, whatever its value"),
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn definitions_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

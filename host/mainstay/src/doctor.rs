@@ -1,0 +1,267 @@
+//! `mainstay doctor`: looks at a data folder and says what is wrong with it and what to do.
+//!
+//! Owns the list of checks. Each answers ok, warn or fail, what it found, and the remedy. Separate because it must work when
+//! nothing else does. While a server uses the folder, the checks that would disturb it are skipped and say so. Bounded: every
+//! check reads what its room reads at start, and writes at most a megabyte of its own. A check that fails does not end the
+//! others.
+
+use crate::data_folder::{self, DataFolder, Opened};
+use crate::exit::Exit;
+use crate::settings::Settings;
+use mainstay_base::{Disk, Error, RealDisk, Result};
+use mainstay_log::{Log, LogOptions};
+use mainstay_store::Store;
+use serde::Serialize;
+use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+const FREE_BYTES_WARN: u64 = 2 << 30;
+const FREE_BYTES_FAIL: u64 = 256 << 20;
+const SYNC_WARN: Duration = Duration::from_millis(20);
+const SYNCS: usize = 16;
+
+/// How a check ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum State {
+    /// As it should be.
+    Ok,
+    /// Works, but should be looked at.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// What a check found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Finding {
+    /// Name of the check.
+    pub check: &'static str,
+    /// How it ended.
+    pub state: State,
+    /// What was found.
+    pub found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+}
+
+struct Answer {
+    state: State,
+    found: String,
+    remedy: Option<String>,
+}
+
+fn ok(found: impl Into<String>) -> Result<Answer> {
+    Ok(Answer { state: State::Ok, found: found.into(), remedy: None })
+}
+
+fn warn(found: impl Into<String>, remedy: impl Into<String>) -> Result<Answer> {
+    Ok(Answer { state: State::Warn, found: found.into(), remedy: Some(remedy.into()) })
+}
+
+fn fail(found: impl Into<String>, remedy: impl Into<String>) -> Result<Answer> {
+    Ok(Answer { state: State::Fail, found: found.into(), remedy: Some(remedy.into()) })
+}
+
+/// Run every check.
+pub fn examine(settings: &Settings) -> Vec<Finding> {
+    let mut report = Vec::new();
+    let path = &settings.data;
+    if !path.exists() {
+        let remedy = "start the server once, or name another folder with `--data`";
+        add(&mut report, "data folder", || warn(format!("`{}` does not exist yet", path.display()), remedy));
+        return report;
+    }
+    let mut opened = None;
+    add(&mut report, "data folder", || match DataFolder::try_open(path, "doctor", None)? {
+        Opened::Ours(folder) => {
+            let found = format!("`{}`, made with {}", path.display(), folder.engine().as_str());
+            opened = Some(folder);
+            ok(found)
+        }
+        Opened::Held(owner) => ok(format!("`{}`, in use by {owner}", path.display())),
+    });
+    let is_held = data_folder::owner_of(path).is_some() && opened.is_none();
+    add(&mut report, "permissions", || permissions(path));
+    add(&mut report, "disk space", || disk_space(path));
+    add(&mut report, "disk sync", || disk_sync(path));
+    match &opened {
+        Some(folder) => {
+            add(&mut report, "log", || log(path));
+            add(&mut report, "store", || store(settings, folder));
+        }
+        None if is_held => {
+            add(&mut report, "log", || ok("skipped: the server has it open"));
+            add(&mut report, "store", || ok("skipped: the server has it open"));
+        }
+        None => {}
+    }
+    add(&mut report, "plugins", || plugins(path));
+    add(&mut report, "compiled plugins", || compiled(path));
+    add(&mut report, "addresses", || if is_held { ok("in use by the server") } else { addresses(settings) });
+    report
+}
+
+/// The exit code that the findings mean.
+pub fn exit(report: &[Finding]) -> Exit {
+    if report.iter().any(|finding| finding.state == State::Fail) { Exit::Failed } else { Exit::Done }
+}
+
+/// The findings as text.
+pub fn render(report: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in report {
+        let state = match finding.state {
+            State::Ok => "ok  ",
+            State::Warn => "warn",
+            State::Fail => "FAIL",
+        };
+        text.push_str(&format!("{state}  {:16}  {}\n", finding.check, finding.found.replace('\n', "\n      ")));
+        if let Some(remedy) = &finding.remedy {
+            text.push_str(&format!("      {:16}  -> {remedy}\n", ""));
+        }
+    }
+    text
+}
+
+fn add(report: &mut Vec<Finding>, check: &'static str, run: impl FnOnce() -> Result<Answer>) {
+    let Answer { state, found, remedy } =
+        run().unwrap_or_else(|error| Answer { state: State::Fail, found: error.message().to_string(), remedy: None });
+    report.push(Finding { check, state, found, remedy });
+}
+
+fn permissions(path: &Path) -> Result<Answer> {
+    for inside in [path.to_path_buf(), path.join("secrets")] {
+        let Ok(kind) = fs::metadata(&inside) else { continue };
+        let mode = kind.permissions().mode() & 0o777;
+        if mode & 0o077 != 0 {
+            let shown = inside.display();
+            let remedy = format!("chmod 700 '{shown}'");
+            return warn(format!("`{shown}` has mode {mode:o}: other users of this machine can look inside"), remedy);
+        }
+    }
+    ok("only this user can look inside")
+}
+
+fn disk_space(path: &Path) -> Result<Answer> {
+    let space = rustix::fs::statvfs(path).map_err(|error| Error::io("ask for free space of", path, error.into()))?;
+    let free_bytes = space.f_bavail.saturating_mul(space.f_frsize);
+    let found = format!("{} MiB are free", free_bytes >> 20);
+    let remedy = format!("free some space on the disk of `{}`; without any, every write is refused", path.display());
+    match free_bytes {
+        bytes if bytes < FREE_BYTES_FAIL => fail(found, remedy),
+        bytes if bytes < FREE_BYTES_WARN => warn(found, remedy),
+        _ => ok(found),
+    }
+}
+
+/// How long an acknowledged write takes at least.
+fn disk_sync(path: &Path) -> Result<Answer> {
+    let probe = path.join(".doctor-probe");
+    let measure = || -> std::io::Result<Vec<Duration>> {
+        let mut file = File::create(&probe)?;
+        let mut times = Vec::with_capacity(SYNCS);
+        for _ in 0..SYNCS {
+            file.write_all(&[7; 4096])?;
+            let start = Instant::now();
+            file.sync_data()?;
+            times.push(start.elapsed());
+        }
+        times.sort_unstable();
+        Ok(times)
+    };
+    let times = measure();
+    // The measurement counts; a probe that stays behind is overwritten next time.
+    let _ = fs::remove_file(&probe);
+    let times = times.map_err(|error| Error::io("write and sync", &probe, error))?;
+    let (median, worst) = (times[SYNCS / 2], times[SYNCS - 1]);
+    let found = format!("{:.1} ms in the middle, {:.1} ms at worst", milliseconds(median), milliseconds(worst));
+    match median > SYNC_WARN {
+        true => warn(found, "writes wait for this; use a disk that syncs faster, not a network file system"),
+        false => ok(found),
+    }
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Every record's checksum, from the oldest kept to the newest.
+fn log(path: &Path) -> Result<Answer> {
+    let folder = path.join("store/log");
+    if !folder.exists() {
+        return ok("nothing has been written yet");
+    }
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let opened = Log::open(disk, &folder, LogOptions::default())?;
+    let mut records = 0_u64;
+    for record in opened.log.replay(opened.recovery.first) {
+        record.map_err(|error| error.context("the log is damaged; restore the data folder from a backup"))?;
+        records += 1;
+    }
+    opened.log.close()?;
+    let last = opened.recovery.last;
+    match opened.recovery.cut_bytes {
+        0 => ok(format!("{records} records are whole, the newest is {last}")),
+        cut => ok(format!(
+            "{records} records are whole, the newest is {last}; {cut} bytes of an unfinished write were cut"
+        )),
+    }
+}
+
+fn store(settings: &Settings, folder: &DataFolder) -> Result<Answer> {
+    let start = Instant::now();
+    let store = Store::open(settings.store(folder.engine()))?;
+    let opened = start.elapsed();
+    let sequence = store.sequence();
+    store.close()?;
+    ok(format!("opens in {:.0} ms at commit {sequence}", milliseconds(opened)))
+}
+
+fn plugins(path: &Path) -> Result<Answer> {
+    let installed = mainstay_market::list(path)?;
+    for plugin in &installed {
+        mainstay_market::check_component(&plugin.manifest, &plugin.component)
+            .map_err(|error| error.context(format!("plugin `{}`", plugin.entry.name)))?;
+    }
+    let names: Vec<String> = installed.iter().map(|p| format!("{} {}", p.entry.name, p.entry.version)).collect();
+    match names.is_empty() {
+        true => warn("none is installed", "install one with `mainstay plugin install`"),
+        false => ok(format!("{} match the lockfile and fit this host", names.join(", "))),
+    }
+}
+
+fn compiled(path: &Path) -> Result<Answer> {
+    let folder = path.join("cache");
+    let entries = match fs::read_dir(&folder) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return ok("none yet"),
+        Err(error) => return Err(Error::io("read", &folder, error)),
+    };
+    let (mut files, mut bytes) = (0_u64, 0_u64);
+    for entry in entries {
+        let kind = entry.and_then(|entry| entry.metadata()).map_err(|error| Error::io("read", &folder, error))?;
+        if kind.permissions().mode() & 0o022 != 0 {
+            let remedy = format!("rm -r '{}'; it is made again at the next start", folder.display());
+            return fail("others may write compiled code here, which the host would run", remedy);
+        }
+        files += 1;
+        bytes += kind.len();
+    }
+    ok(format!("{files} files, {} KiB", bytes >> 10))
+}
+
+fn addresses(settings: &Settings) -> Result<Answer> {
+    for address in [Some(settings.gateway.http), settings.gateway.grpc].into_iter().flatten() {
+        if let Err(error) = std::net::TcpListener::bind(address) {
+            let remedy = "stop what listens there, or choose another address with `--listen` and `--grpc`";
+            return warn(format!("{address} cannot be used: {error}"), remedy);
+        }
+    }
+    ok("free")
+}

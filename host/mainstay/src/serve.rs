@@ -1,0 +1,363 @@
+//! `mainstay serve`: wires the rooms together, and takes them apart again.
+//!
+//! Owns the order: lock the data folder, open the store, blobs and directory, load the plugins, listen, say so; then wait
+//! for a signal, drain, close. Separate because every other file here is about one thing, and this one about their order.
+//! Bounded: draining takes at most `shutdown.drain-s`; a second signal ends the process at once, which loses nothing that was
+//! acknowledged. On failure while starting: a message with what to do, and an exit code; what was opened is closed.
+
+use crate::data_folder::{self, DataFolder, Owner};
+use crate::exit::{Exit, Failure};
+use crate::plugins::{Parts, Plugins};
+use crate::registry::Registry;
+use crate::screen::Screen;
+use crate::settings::{Choice, Settings};
+use crate::telemetry;
+use mainstay_base::{Clock, Error, OsRandom, Result, SystemClock};
+use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
+use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
+use mainstay_market::{Installed, LockEntry, Market, Package};
+use mainstay_store::Store;
+use mainstay_store::blobs::{BlobBackend, Blobs};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// Name of the token by which the commands on this machine talk to a server that needs tokens.
+pub const LOCAL_TOKEN_NAME: &str = "this-machine";
+/// Where that token is, below the data folder.
+pub const LOCAL_TOKEN_FILE: &str = "secrets/local-token";
+const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+const WITHOUT_PLUGINS: &str =
+    "Install one: `mainstay plugin install FILE`, or start an empty data folder with `--registry DIR`.";
+
+/// Run until a signal.
+pub fn run(settings: Settings, ready_file: Option<PathBuf>, started: Instant) -> std::result::Result<Exit, Failure> {
+    let asked = settings.asked_engine;
+    let folder = DataFolder::open(&settings.data, "serve", asked)?;
+    let threads = tokio::runtime::Builder::new_multi_thread()
+        .thread_name("gateway")
+        .enable_all()
+        .build()
+        .map_err(|error| Error::unavailable(format!("cannot start threads: {error}")))?;
+    let exit = threads.block_on(serve(&settings, folder, ready_file, started));
+    threads.shutdown_timeout(Duration::from_secs(1));
+    exit.map_err(Failure::from)
+}
+
+async fn serve(
+    settings: &Settings,
+    mut folder: DataFolder,
+    ready_file: Option<PathBuf>,
+    started: Instant,
+) -> Result<Exit> {
+    let mut signals = Signals::new()?;
+    check_addresses(settings)?;
+    let running = tokio::select! {
+        running = start(settings, &folder) => running?,
+        name = signals.next() => {
+            tracing::info!(signal = name, "stopped while starting");
+            return Ok(Exit::Done);
+        }
+    };
+    let owner = running.owner();
+    folder.describe(&owner)?;
+    if let Some(path) = &ready_file {
+        write_ready_file(path, &owner)?;
+    }
+    print!("{}", running.screen(settings, &folder, started).render());
+    let ready_ms = started.elapsed().as_millis() as u64;
+    tracing::info!(http = owner.http, grpc = owner.grpc, ready_ms, "ready");
+    let name = signals.next().await;
+    tracing::info!(signal = name, drain_s = settings.drain.as_secs(), "draining; a second signal ends at once");
+    if let Some(path) = &ready_file {
+        // Whoever waits for the file reads its absence; that it could not be removed changes nothing.
+        let _ = std::fs::remove_file(path);
+    }
+    tokio::select! {
+        outcome = running.stop(settings.drain) => outcome?,
+        name = signals.next() => {
+            tracing::warn!(signal = name, "ended at once");
+            // Everything acknowledged is on disk; nothing else here needs an orderly end.
+            std::process::exit(i32::from(Exit::Failed.code()));
+        }
+    }
+    drop(folder);
+    Ok(Exit::Done)
+}
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> Result<Signals> {
+        let listen =
+            |kind| signal(kind).map_err(|error| Error::unavailable(format!("cannot listen for signals: {error}")));
+        Ok(Signals { terminate: listen(SignalKind::terminate())?, interrupt: listen(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Before anything slow: a taken port should be told at once.
+fn check_addresses(settings: &Settings) -> Result<()> {
+    let addresses = [("--listen", Some(settings.gateway.http)), ("--grpc", settings.gateway.grpc)];
+    for (flag, address) in addresses {
+        let Some(address) = address else { continue };
+        std::net::TcpListener::bind(address).map_err(|error| {
+            Error::unavailable(format!(
+                "cannot listen on {address}: {error}; stop what listens there, or choose another address with `{flag}` (port \
+                 0 takes any free one)"
+            ))
+        })?;
+    }
+    Ok(())
+}
+
+/// A server that answers.
+struct Running {
+    store: Store,
+    plugins: Plugins,
+    tokens: Tokens,
+    gateway: Gateway,
+    needs_token: bool,
+    local_token: Option<PathBuf>,
+    sweeper: tokio::task::JoinHandle<()>,
+    url: String,
+}
+
+async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let market = Market::open(folder.path(), clock.clone())?;
+    let entries = market.lockfile()?.plugins;
+    // Reading the packages and replaying the log take about as long: do both at once.
+    let reading = read_installed(folder.path().into(), entries);
+    let options = settings.store(folder.engine());
+    let (store, installed) = tokio::join!(blocking(move || Store::open(options)), reading);
+    let store = store?;
+    let backend = BlobBackend::Local { folder: folder.path().join("blobs") };
+    let blobs = Blobs::open(store.clone(), backend, clock.clone(), settings.blob_grace)?;
+    let services = settings.services(&store, &blobs)?;
+    let host = plugin_host(settings, services, folder.path())?;
+    let registry = SharedRegistry::default();
+    registry.write().register_collector(Box::new(host.metrics()));
+    let (routes, readiness) = (Routes::new(), Readiness::new());
+    let plugins = Plugins::new(Parts {
+        market,
+        host,
+        store: store.clone(),
+        blobs: blobs.clone(),
+        routes: routes.clone(),
+        readiness: readiness.clone(),
+    });
+    let chosen = choose(settings, &plugins, installed, folder.is_new()).await?;
+    plugins.start(chosen).await?;
+    let tokens = Tokens::open(store.clone(), clock, Arc::new(OsRandom))?;
+    let needs_token = settings.needs_token();
+    let local_token = match needs_token {
+        true => Some(make_local_token(&tokens, folder.path()).await?),
+        false => None,
+    };
+    let state = GatewayState {
+        routes,
+        blobs: blobs.clone(),
+        tokens: tokens.clone(),
+        admin: Arc::new(plugins.clone()),
+        readiness,
+        registry,
+        version: version(),
+        trace_hook: telemetry::endpoint(&settings.traces).map(|_| telemetry::hook()),
+    };
+    let mut options = settings.gateway.clone();
+    options.scratch_folder = Some(folder.path().join("cache/uploads"));
+    let gateway = Gateway::start(options, state).await?;
+    let url =
+        settings.gateway.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(gateway.http_addr())));
+    let sweeper = tokio::spawn(sweep(blobs));
+    Ok(Running { store, plugins, tokens, gateway, needs_token, local_token, sweeper, url })
+}
+
+/// The host of plugins, as the settings say.
+pub fn plugin_host(settings: &Settings, services: Services, data: &Path) -> Result<PluginHost> {
+    let options = HostOptions {
+        engine: settings.sandbox.clone(),
+        compile: CompileIn::own_binary(settings.compile.clone())?,
+        cache_folder: Some(data.join("cache")),
+    };
+    PluginHost::new(services, options)
+}
+
+/// What this binary is.
+pub fn version() -> VersionInfo {
+    VersionInfo {
+        name: "mainstay".into(),
+        version: env!("CARGO_PKG_VERSION").into(),
+        commit: option_env!("MAINSTAY_COMMIT").map(str::to_string),
+        worlds: mainstay_market::worlds().iter().map(ToString::to_string).collect(),
+    }
+}
+
+/// An address that a client on this machine can use: not "every address".
+fn reachable(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
+    if address.ip().is_unspecified() {
+        let loopback: std::net::IpAddr = match address.is_ipv4() {
+            true => std::net::Ipv4Addr::LOCALHOST.into(),
+            false => std::net::Ipv6Addr::LOCALHOST.into(),
+        };
+        address.set_ip(loopback);
+    }
+    address
+}
+
+type Read = (LockEntry, Result<Installed>);
+
+/// Read and verify what is installed, each plugin on its own.
+async fn read_installed(data: PathBuf, entries: Vec<LockEntry>) -> Vec<Read> {
+    let reading: Vec<_> = entries
+        .into_iter()
+        .map(|entry| {
+            let data = data.clone();
+            let load = entry.clone();
+            (entry, tokio::task::spawn_blocking(move || mainstay_market::load(&data, &load)))
+        })
+        .collect();
+    let mut read = Vec::with_capacity(reading.len());
+    for (entry, task) in reading {
+        let outcome = task.await.unwrap_or_else(|error| Err(Error::internal(error.to_string())));
+        read.push((entry, outcome));
+    }
+    read
+}
+
+/// Which plugins run; those that are chosen and missing are installed first.
+async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_new: bool) -> Result<Vec<Installed>> {
+    let registry = Registry::new(settings.registry.as_deref());
+    let wanted: Vec<Package> = match &settings.plugins {
+        Choice::None => return Ok(Vec::new()),
+        Choice::Standard if is_new => registry.packages()?,
+        Choice::Standard => Vec::new(),
+        Choice::These(names) => {
+            let missing = |name: &&String| !read.iter().any(|(entry, _)| entry.name == **name);
+            names.iter().filter(missing).map(|name| registry.find(name)).collect::<Result<_>>()?
+        }
+    };
+    let mut chosen = Vec::new();
+    let mut names = Vec::new();
+    for package in wanted {
+        let (name, version) = (package.manifest.name.clone(), package.manifest.version.clone());
+        tracing::info!(plugin = %name, %version, "installing");
+        let installed = plugins.place(package).await.map_err(|error| error.context(format!("installing `{name}`")))?;
+        names.push(name);
+        chosen.push(installed);
+    }
+    for (entry, outcome) in read {
+        let is_chosen = match &settings.plugins {
+            Choice::These(these) => these.contains(&entry.name),
+            _ => true,
+        };
+        if !is_chosen || names.contains(&entry.name) {
+            continue;
+        }
+        match outcome {
+            Ok(installed) => chosen.push(installed),
+            Err(error) => plugins.note_damaged(&entry.name, &error),
+        }
+    }
+    Ok(chosen)
+}
+
+/// Let the commands on this machine in: whoever can read the data folder owns the server anyway.
+async fn make_local_token(tokens: &Tokens, data: &Path) -> Result<PathBuf> {
+    if tokens.list().iter().any(|token| token.name == LOCAL_TOKEN_NAME) {
+        tokens.revoke(LOCAL_TOKEN_NAME).await?;
+    }
+    if tokens.is_empty() {
+        return Err(Error::denied(
+            "this address can be reached from beyond this machine, so requests need tokens, and there is none; make one \
+             first: `mainstay token create --role admin NAME`",
+        ));
+    }
+    let made = tokens.create(LOCAL_TOKEN_NAME, Role::Admin, None).await?;
+    let path = data.join(LOCAL_TOKEN_FILE);
+    data_folder::write_private(&path, made.token.as_bytes())?;
+    Ok(path)
+}
+
+async fn sweep(blobs: Blobs) {
+    loop {
+        tokio::time::sleep(SWEEP_INTERVAL).await;
+        match blobs.collect_garbage().await {
+            Ok(report) => tracing::debug!(?report, "swept blobs"),
+            Err(error) => tracing::warn!(%error, "blobs could not be swept; it is tried again in an hour"),
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done,
+        Err(error) => Err(Error::internal(format!("starting ended by itself: {error}"))),
+    }
+}
+
+fn write_ready_file(path: &Path, owner: &Owner) -> Result<()> {
+    let text = serde_json::to_string(owner).map_err(|error| Error::internal(error.to_string()))?;
+    // Renamed into place: whoever waits for the file finds all of it.
+    data_folder::write_private(path, text.as_bytes())
+}
+
+impl Running {
+    fn owner(&self) -> Owner {
+        Owner {
+            pid: std::process::id(),
+            command: "serve".into(),
+            http: Some(format!("http://{}", reachable(self.gateway.http_addr()))),
+            grpc: self.gateway.grpc_addr().map(|address| reachable(address).to_string()),
+        }
+    }
+
+    fn screen(&self, settings: &Settings, folder: &DataFolder, started: Instant) -> Screen {
+        let (plugins, problems) = self.plugins.lines(&self.url);
+        let place = Registry::new(settings.registry.as_deref()).place();
+        Screen {
+            ready_ms: started.elapsed().as_millis() as u64,
+            http_url: self.url.clone(),
+            grpc: self.gateway.grpc_addr().map(|address| address.to_string()),
+            data_folder: folder.path().display().to_string(),
+            engine: folder.engine().as_str(),
+            needs_token: self.needs_token,
+            is_open: settings.gateway.auth == AuthMode::Never && settings.is_beyond_loopback(),
+            plugins,
+            problems,
+            without_plugins: match settings.plugins {
+                Choice::None => "They were not asked for (`--plugins none`).".into(),
+                _ => format!("None is installed, and none is in {place}. {WITHOUT_PLUGINS}"),
+            },
+        }
+    }
+
+    /// Finish what runs, within `drain`, and close.
+    async fn stop(self, drain: Duration) -> Result<()> {
+        self.sweeper.abort();
+        let drained = self.gateway.shutdown(drain).await;
+        if drained.cut_connections > 0 {
+            tracing::warn!(connections = drained.cut_connections, "cut what did not end in time");
+        }
+        if let Some(path) = &self.local_token {
+            self.tokens.revoke(LOCAL_TOKEN_NAME).await?;
+            std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))?;
+        }
+        self.plugins.stop();
+        let store = self.store;
+        blocking(move || store.close()).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
