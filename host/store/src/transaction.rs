@@ -6,6 +6,7 @@
 //!
 //! Bounded by the limits of [`crate::limits`]; crossing one is `invalid` and leaves the transaction as it was.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -175,6 +176,43 @@ impl Transaction {
         self.take(index.len() + document.len())?;
         self.operations.push(Operation::RemoveDocument { row: row_name(space, index, document) });
         Ok(())
+    }
+
+    /// What the transaction itself leaves under a key: a value, nothing (it removes the key), or none when it says nothing
+    /// of it. Appends and additions do not count. Goes through all operations.
+    pub fn pending(&self, space: &Space, key: &[u8]) -> Option<Option<Bytes>> {
+        let key = &space.key_buf(key)[..];
+        self.operations.iter().rev().find_map(|operation| match operation {
+            Operation::Put { key: put, value } if put == key => Some(Some(value.clone())),
+            Operation::Delete { key: deleted } if deleted == key => Some(None),
+            Operation::DeleteRange { start, end } if start <= key && key < end => Some(None),
+            _ => None,
+        })
+    }
+
+    /// Keys with this prefix that the transaction puts and does not remove again, with their values.
+    pub fn pending_under(&self, space: &Space, prefix: &[u8]) -> BTreeMap<Vec<u8>, Bytes> {
+        let physical = &space.key_buf(prefix)[..];
+        let below = space.prefix().len();
+        let mut found: BTreeMap<Vec<u8>, Bytes> = BTreeMap::new();
+        for operation in &self.operations {
+            match operation {
+                Operation::Put { key, value } if key.starts_with(physical) => {
+                    found.insert(key[below..].to_vec(), value.clone());
+                }
+                Operation::Delete { key } if key.starts_with(physical) => {
+                    found.remove(&key[below..]);
+                }
+                Operation::DeleteRange { start, end } => {
+                    found.retain(|key, _| {
+                        let key = &space.key_buf(key)[..];
+                        key < &start[..] || &end[..] <= key
+                    });
+                }
+                _ => {}
+            }
+        }
+        found
     }
 
     pub(crate) fn into_parts(self) -> (View, Vec<Guard>, Vec<Operation>, usize) {

@@ -132,7 +132,7 @@ impl Blobs {
         }
         // A record without a mark protects the blob for the grace time as it stands; all others are written anew, which
         // also makes a removal that was decided before fail.
-        if !known.is_some_and(|record| record.mark.is_none()) {
+        if known.is_none_or(|record| record.mark.is_some()) {
             let mut tx = self.inner.store.begin(&view);
             tx.put(&keys::space(), &digest.record_key(), Record { md5, size_bytes, mark: None }.encode())?;
             self.inner.store.commit(tx).await?;

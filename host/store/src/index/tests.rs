@@ -86,11 +86,11 @@ impl Reference {
                 }),
                 FilterNode::All(count) => {
                     let from = stack.len() - *count as usize;
-                    stack.drain(from..).fold(true, |all, result| all && result)
+                    stack.drain(from..).all(|result| result)
                 }
                 FilterNode::Any(count) => {
                     let from = stack.len() - *count as usize;
-                    stack.drain(from..).fold(false, |any, result| any || result)
+                    stack.drain(from..).any(|result| result)
                 }
                 FilterNode::Negate => !stack.pop().unwrap(),
             };
