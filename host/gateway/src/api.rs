@@ -6,7 +6,7 @@
 use std::future::Future;
 use std::pin::Pin;
 
-use mainstay_interfaces::{CallResult, HttpReply, HttpRequest};
+use mainstay_interfaces::{CallResult, HttpReply, HttpRequest, Plugin};
 use mainstay_store::blobs::BlobInfo;
 
 /// What a call gives.
@@ -20,4 +20,14 @@ pub trait ApiTarget: Send + Sync + 'static {
     fn handle(&self, request: HttpRequest) -> ApiFuture<'_>;
     /// The body that a [`HttpReply::Receive`] asked for is stored; its request comes again with an empty body.
     fn received(&self, request: HttpRequest, body: BlobInfo) -> ApiFuture<'_>;
+}
+
+impl ApiTarget for Plugin {
+    fn handle(&self, request: HttpRequest) -> ApiFuture<'_> {
+        Box::pin(Plugin::handle(self, request))
+    }
+
+    fn received(&self, request: HttpRequest, body: BlobInfo) -> ApiFuture<'_> {
+        Box::pin(Plugin::received(self, request, body))
+    }
 }

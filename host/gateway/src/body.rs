@@ -161,17 +161,28 @@ pub(crate) struct InboundBody {
     idle_timeout: Duration,
     bytes_per_second_min: u64,
     began: Instant,
+    state: InboundState,
+}
+
+/// Whether there is more to read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum InboundState {
+    Open,
+    Ended,
+    /// Stopped or broken: waiting for more of it is useless.
+    GivenUp,
 }
 
 impl InboundBody {
     pub(crate) fn new(body: Incoming, limit_bytes: u64, limits: &GatewayLimits) -> InboundBody {
         InboundBody {
-            body,
             limit_bytes,
             read_bytes: 0,
             idle_timeout: limits.body_idle_timeout,
             bytes_per_second_min: limits.body_bytes_per_second_min,
             began: Instant::now(),
+            state: if body.is_end_stream() { InboundState::Ended } else { InboundState::Open },
+            body,
         }
     }
 
@@ -187,6 +198,16 @@ impl InboundBody {
 
     /// The next bytes, or none at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, BodyFault> {
+        let next = self.next_frame().await;
+        match next {
+            Ok(None) => self.state = InboundState::Ended,
+            Err(BodyFault::Slow | BodyFault::Broken) => self.state = InboundState::GivenUp,
+            _ => {}
+        }
+        next
+    }
+
+    async fn next_frame(&mut self) -> Result<Option<Bytes>, BodyFault> {
         loop {
             let Ok(frame) = tokio::time::timeout(self.idle_timeout, self.body.frame()).await else {
                 return Err(BodyFault::Slow);
@@ -212,7 +233,11 @@ impl InboundBody {
 
     /// All of it, in one piece. A body of one frame is not copied.
     pub(crate) async fn collect(&mut self, within: Duration) -> Result<Bytes, BodyFault> {
-        tokio::time::timeout(within, self.collect_all()).await.unwrap_or(Err(BodyFault::Slow))
+        let collected = tokio::time::timeout(within, self.collect_all()).await;
+        collected.unwrap_or_else(|_| {
+            self.state = InboundState::GivenUp;
+            Err(BodyFault::Slow)
+        })
     }
 
     async fn collect_all(&mut self) -> Result<Bytes, BodyFault> {
@@ -233,16 +258,16 @@ impl InboundBody {
     /// Says whether all of it was read.
     pub(crate) async fn discard(&mut self, limits: &GatewayLimits) -> bool {
         // What is announced as longer is not begun.
-        if self.body.size_hint().lower() > limits.discard_bytes_max {
+        if self.state == InboundState::GivenUp || self.body.size_hint().lower() > limits.discard_bytes_max {
             return false;
         }
         self.limit(limits.discard_bytes_max);
         let all = async { while let Ok(Some(_)) = self.next().await {} };
         let _ = tokio::time::timeout(limits.discard_timeout, all).await;
-        self.body.is_end_stream()
+        self.is_end()
     }
 
     pub(crate) fn is_end(&self) -> bool {
-        self.body.is_end_stream()
+        self.state == InboundState::Ended || self.body.is_end_stream()
     }
 }

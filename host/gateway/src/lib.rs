@@ -35,7 +35,7 @@ mod upload;
 
 pub use admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary, VersionInfo};
 pub use api::{ApiFuture, ApiTarget};
-pub use mainstay_interfaces::{CallError, CallResult, Caller, HttpReply, HttpRequest, RequestBody};
+pub use mainstay_interfaces::{CallError, CallResult, Caller, Deadline, HttpReply, HttpRequest, RequestBody};
 pub use metrics::SharedRegistry;
 pub use openapi::openapi_json;
 pub use options::{AuthMode, GatewayLimits, GatewayOptions};
