@@ -35,8 +35,13 @@ impl Place {
         path.strip_prefix(&self.root).unwrap_or(path).display().to_string()
     }
 
-    /// The packed plugins.
+    /// The packed standard plugins: those that become part of the binary.
     pub fn packages(&self) -> PathBuf {
-        self.root.join("registry-data").join("packages")
+        self.root.join("registry-data/packages")
+    }
+
+    /// The packed examples.
+    pub fn examples(&self) -> PathBuf {
+        self.root.join("registry-data/examples")
     }
 }

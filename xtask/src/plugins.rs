@@ -2,18 +2,20 @@
 //!
 //! Owns the way from a plugin's sources to `registry-data/packages/NAME-VERSION.mainstay`. One cargo call builds all of
 //! them with one target folder; a plugin whose module and files are as they were is not packed again. Bounded by: what
-//! stands in plugins/. On failure: the plugin, and what the compiler, the encoder or the package's check says.
+//! stands in plugins/. Plugins whose Cargo.toml says `[package.metadata.mainstay] example = true` go to
+//! `registry-data/examples`, because every package of the first folder becomes part of the binary. On failure: the plugin, and what the compiler, the encoder or the package's check says.
 
 use crate::place::Place;
 use crate::say;
 use crate::wasm::{TARGET, Toolchain};
 use anyhow::{Context, Result, anyhow, bail};
-use cargo_metadata::{CrateType, Message};
+use cargo_metadata::{CrateType, Message, MetadataCommand};
 use mainstay_market::Package;
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::BufReader;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -28,12 +30,14 @@ pub fn build(place: &Place, allow_rustup: bool) -> Result<Vec<PathBuf>> {
     say::step(&format!("Building the plugins with {}", toolchain.describe()));
     let target = place.target.join("plugins");
     let modules = compile(place, &toolchain, &target)?;
+    let examples = examples(place)?;
     let bar = say::bar(modules.len());
     let mut packages = Vec::new();
     for (folder, module) in &modules {
         bar.set_message(place.show(folder));
-        let package =
-            pack(place, &target, folder, module).with_context(|| format!("packing {}", place.show(folder)))?;
+        let out = if examples.contains(folder) { place.examples() } else { place.packages() };
+        let package = pack(place, &target, folder, module, &out);
+        let package = package.with_context(|| format!("packing {}", place.show(folder)))?;
         bar.suspend(|| say::done(&package.said));
         bar.inc(1);
         packages.push(package.path);
@@ -44,7 +48,9 @@ pub fn build(place: &Place, allow_rustup: bool) -> Result<Vec<PathBuf>> {
 }
 
 /// Every plugin's folder and its built module.
-fn compile(place: &Place, toolchain: &Toolchain, target: &Path) -> Result<BTreeMap<PathBuf, PathBuf>> {
+type Modules = BTreeMap<PathBuf, PathBuf>;
+
+fn compile(place: &Place, toolchain: &Toolchain, target: &Path) -> Result<Modules> {
     let mut command = toolchain.cargo();
     command
         .args([
@@ -78,17 +84,27 @@ fn compile(place: &Place, toolchain: &Toolchain, target: &Path) -> Result<BTreeM
     Ok(modules)
 }
 
+/// Folders of plugins that are examples.
+fn examples(place: &Place) -> Result<BTreeSet<PathBuf>> {
+    let mut command = MetadataCommand::new();
+    let metadata = command.manifest_path(place.root.join("plugins/Cargo.toml")).no_deps().exec()?;
+    let is_example = |package: &&cargo_metadata::Package| package.metadata["mainstay"]["example"] == true;
+    let folder =
+        |package: &cargo_metadata::Package| package.manifest_path.parent().map(|path| path.as_std_path().to_path_buf());
+    Ok(metadata.packages.iter().filter(is_example).filter_map(folder).collect())
+}
+
 struct Packed {
     path: PathBuf,
     said: String,
 }
 
-fn pack(place: &Place, target: &Path, folder: &Path, module: &Path) -> Result<Packed> {
+fn pack(place: &Place, target: &Path, folder: &Path, module: &Path, out: &Path) -> Result<Packed> {
     let mut files = package_files(folder)?;
     let module = fs::read(module)?;
     let stamp = stamp(&files, &module);
     let (name, version, component) = identity(&files)?;
-    let path = place.packages().join(format!("{name}-{version}.{}", mainstay_market::PACKAGE_EXTENSION));
+    let path = out.join(format!("{name}-{version}.{}", mainstay_market::PACKAGE_EXTENSION));
     let stamp_path = target.join("stamps").join(&name);
     if path.exists() && fs::read_to_string(&stamp_path).is_ok_and(|old| old == stamp) {
         return Ok(Packed { said: format!("{name} {version}: unchanged"), path });
@@ -164,7 +180,8 @@ fn stamp(files: &BTreeMap<String, Vec<u8>>, module: &[u8]) -> String {
 
 /// Packages of other versions of the same plugins would make a host choose.
 fn remove_older(place: &Place, packages: &[PathBuf]) -> Result<()> {
-    for entry in fs::read_dir(place.packages())? {
+    let folders = [place.packages(), place.examples()];
+    for entry in folders.iter().filter_map(|folder| fs::read_dir(folder).ok()).flatten() {
         let path = entry?.path();
         if !packages.contains(&path) && path.extension().is_some_and(|kind| kind == mainstay_market::PACKAGE_EXTENSION)
         {
@@ -179,7 +196,8 @@ fn remove_older(place: &Place, packages: &[PathBuf]) -> Result<()> {
 fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     let folder = path.parent().context("a file lies in a folder")?;
     fs::create_dir_all(folder)?;
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let readable = fs::Permissions::from_mode(0o644);
+    let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(folder)?;
     std::io::Write::write_all(&mut file, bytes)?;
     file.persist(path)?;
     Ok(())
