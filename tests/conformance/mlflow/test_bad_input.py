@@ -60,10 +60,10 @@ def test_oversized_body(http, run):
 @pytest.mark.mainstay
 def test_broken_http(server):
     assert raw(server, b"GARBAGE\r\n\r\n") in (400, None)
-    assert raw(server, b"GET / HTTP/1.1\r\nHost: x\r\n" + b"a: " + b"b" * 1_000_000 + b"\r\n\r\n") in (400, 431, None)
-    assert raw(server, b"POST /api/2.0/mlflow/runs/create HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n") in (400, None)
-    assert raw(server, b"GET /api/2.0/mlflow/experiments/get?experiment_id=%ff HTTP/1.1\r\nHost: x\r\n\r\n") == 400
-    assert raw(server, b"GET /api/2.0/mlflow/experiments/get?experiment_id=0%00 HTTP/1.1\r\nHost: x\r\n\r\n") in (400, 404)
+    assert raw(server, b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n" + b"a: " + b"b" * 1_000_000 + b"\r\n\r\n") in (400, 431, None)
+    assert raw(server, b"POST /api/2.0/mlflow/runs/create HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: -1\r\n\r\n") in (400, None)
+    assert raw(server, b"GET /api/2.0/mlflow/experiments/get?experiment_id=%ff HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") == 400
+    assert raw(server, b"GET /api/2.0/mlflow/experiments/get?experiment_id=0%00 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n") in (400, 404)
 
 
 @pytest.mark.mainstay

@@ -192,7 +192,7 @@ def test_bad_pages(runs, api):
 def test_pages_neither_skip_nor_repeat_while_runs_arrive(client, unique):
     """Upstream's tokens are offsets; ours name a place."""
     experiment = client.create_experiment(unique())
-    for n in range(20):
+    for n in range(1, 21):
         client.create_run(experiment, start_time=n)
     seen, token = [], None
     while True:
@@ -202,5 +202,5 @@ def test_pages_neither_skip_nor_repeat_while_runs_arrive(client, unique):
         token = page.token
         if not token:
             break
-    assert [s for s in seen if s < 100] == list(range(19, -1, -1))
+    assert [s for s in seen if s < 100] == list(range(20, 0, -1))
     assert len(seen) == len(set(seen))
