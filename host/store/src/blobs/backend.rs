@@ -2,14 +2,15 @@
 //!
 //! A blob lies under `sha256/<first two digits>/<digest>`. What is not yet a blob lies under `uploads/` and `parts/` and is
 //! never read as one: it becomes visible by one rename, after its digest was checked. The local store syncs files, then
-//! renames, then syncs folders (its default is not to, so [`Backend::open`] says so).
+//! renames, then syncs folders (its default is not to, so [`Backend::open`] says so); the folders themselves are made and
+//! synced when it is opened.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use mainstay_base::{Error, ErrorKind, Random, Result};
 use object_store::local::LocalFileSystem;
-use object_store::path::Path;
+use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
 use super::keys::Digest;
@@ -47,25 +48,17 @@ impl Backend {
         match backend {
             BlobBackend::Store(objects) => Ok(Backend { objects, folder: None, part_bytes: REMOTE_PART_BYTES }),
             BlobBackend::Local { folder } => {
-                std::fs::create_dir_all(&folder).map_err(|error| Error::io("create the folder", &folder, error))?;
+                prepare(&folder)?;
                 let local = LocalFileSystem::new_with_prefix(&folder)
                     .map_err(|error| failed("open the folder of blobs", folder.display(), error))?
                     .with_fsync(true);
-                // Nothing else uses the folder, so what lies there was left by a crash.
-                let uploads = folder.join(UPLOADS_FOLDER);
-                match std::fs::remove_dir_all(&uploads) {
-                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                        return Err(Error::io("clear the folder", &uploads, error));
-                    }
-                    _ => {}
-                }
                 Ok(Backend { objects: Arc::new(local), folder: Some(folder), part_bytes: LOCAL_PART_BYTES })
             }
         }
     }
 
     /// Remove an object; one that is not there is no error.
-    pub async fn remove(&self, path: &Path) -> Result<()> {
+    pub async fn remove(&self, path: &ObjectPath) -> Result<()> {
         match self.objects.delete(path).await {
             Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
             Err(error) => Err(failed("remove", path, error)),
@@ -73,7 +66,7 @@ impl Backend {
     }
 
     /// An object's size, or none when it is not there.
-    pub async fn size_of(&self, path: &Path) -> Result<Option<u64>> {
+    pub async fn size_of(&self, path: &ObjectPath) -> Result<Option<u64>> {
         match self.objects.head(path).await {
             Ok(meta) => Ok(Some(meta.size)),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
@@ -82,14 +75,57 @@ impl Backend {
     }
 }
 
+/// Make the folders and their names durable, all of them now: a folder that a put makes could be used by another put before
+/// its name is on the disk.
+fn prepare(root: &Path) -> Result<()> {
+    let uploads = root.join(UPLOADS_FOLDER);
+    // Nothing else uses the folder, so what lies among the uploads was left by a crash.
+    match std::fs::remove_dir_all(&uploads) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(Error::io("clear the folder", &uploads, error));
+        }
+        _ => {}
+    }
+    let blobs = root.join(BLOBS_FOLDER);
+    create_synced(&uploads)?;
+    create_synced(&root.join(PARTS_FOLDER))?;
+    create_synced(&blobs)?;
+    for shard in 0..=u8::MAX {
+        let shard = blobs.join(format!("{shard:02x}"));
+        match std::fs::create_dir(&shard) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(Error::io("create the folder", &shard, error));
+            }
+            _ => {}
+        }
+    }
+    sync_folder(&blobs)
+}
+
+/// Create a folder and those above it, and sync the name of each that is new.
+fn create_synced(folder: &Path) -> Result<()> {
+    if folder.is_dir() {
+        return Ok(());
+    }
+    let above = folder.parent().filter(|above| !above.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    create_synced(above)?;
+    std::fs::create_dir(folder).map_err(|error| Error::io("create the folder", folder, error))?;
+    sync_folder(above)
+}
+
+fn sync_folder(folder: &Path) -> Result<()> {
+    let synced = std::fs::File::open(folder).and_then(|folder| folder.sync_all());
+    synced.map_err(|error| Error::io("sync the folder", folder, error))
+}
+
 /// Where a blob lies.
-pub(super) fn blob_path(digest: Digest) -> Path {
+pub(super) fn blob_path(digest: Digest) -> ObjectPath {
     let digest = digest.to_string();
-    Path::from_iter([BLOBS_FOLDER, &digest[..2], &digest])
+    ObjectPath::from_iter([BLOBS_FOLDER, &digest[..2], &digest])
 }
 
 /// Read [`blob_path`] back.
-pub(super) fn digest_of(path: &Path) -> Option<Digest> {
+pub(super) fn digest_of(path: &ObjectPath) -> Option<Digest> {
     let digest = Digest::parse(path.filename()?).ok()?;
     (blob_path(digest) == *path).then_some(digest)
 }
@@ -139,7 +175,7 @@ mod tests {
         assert_eq!(blob_path(digest).as_ref(), format!("sha256/ab/{digest}"));
         assert_eq!(digest_of(&blob_path(digest)), Some(digest));
         for other in [format!("sha256/cd/{digest}"), format!("{digest}"), "sha256/ab/x".into(), "sha256".into()] {
-            assert_eq!(digest_of(&Path::from(other)), None);
+            assert_eq!(digest_of(&ObjectPath::from(other)), None);
         }
     }
 
