@@ -34,6 +34,7 @@ def main():
     arguments.add_argument("--runs", type=int, default=2000, help="runs in the searched experiment")
     arguments.add_argument("--only", choices=["mainstay", "peer"], help="measure one side")
     arguments.add_argument("--kinds", nargs="*", help="only these kinds of load")
+    arguments.add_argument("--flags", nargs="*", default=[], help="further flags for our server")
     arguments.add_argument("--write", action="store_true", help="put the table into docs/performance.md")
     options = arguments.parse_args()
     if not shutil.which("wrk"):
@@ -59,7 +60,7 @@ def start_peer(folder, port, options):
 
 
 def start_mainstay(folder, port, options):
-    return [options.mainstay, "serve", "--data", f"{folder}/data", "--listen", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"]
+    return [options.mainstay, "serve", "--data", f"{folder}/data", "--listen", f"127.0.0.1:{port}", "--grpc", "127.0.0.1:0"] + options.flags
 
 
 def measure(name, command, folder, options):
