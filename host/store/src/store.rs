@@ -76,7 +76,7 @@ impl Default for StoreOptions {
             clock: Arc::new(SystemClock::default()),
             log: LogOptions::default(),
             memtable_bytes_max: 64 << 20,
-            memtable_bytes_apply: 16 << 20,
+            memtable_bytes_apply: 24 << 20,
             apply_interval: Duration::from_secs(2),
             checkpoint_bytes: 64 << 20,
             checkpoint_interval: Duration::from_secs(30),
