@@ -4,11 +4,13 @@
 //! plugin's limits. On failure: loading says what is wrong with the component (the item, both versions, the fix); a
 //! call ends in a [`mainstay_runtime::CallError`].
 
+use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
 use mainstay_base::{Error, Result};
 use mainstay_bindings::ApiPre;
+use mainstay_runtime::compile::COMPONENT_BYTES_MAX;
 use mainstay_runtime::{
     CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits, Stats,
     explain_link_error, inspect,
@@ -90,7 +92,11 @@ impl PluginHost {
         let component = match &spec.component {
             ComponentSource::Bytes(bytes) => inner.compiler.component(bytes)?,
             ComponentSource::File(path) => {
-                let bytes = std::fs::read(path).map_err(|error| Error::io("read the component", path, error))?;
+                let doing = |error| Error::io("read the component", path, error);
+                let mut bytes = Vec::new();
+                // One byte more than the most, so that a longer file is told from one that fits.
+                let file = std::fs::File::open(path).map_err(doing)?;
+                file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(doing)?;
                 inner.compiler.component(&bytes)?
             }
         };

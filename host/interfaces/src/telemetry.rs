@@ -291,8 +291,11 @@ const ROWS: &[Row] = &[
     },
 ];
 
+type Count = fn(&Stats) -> u64;
+
 /// How calls ended, by reason.
-const FAILURES: &[(&str, fn(&Stats) -> u64)] = &[
+const FAILURES: &[(&str, Count)] = &[
+    ("denied", |stats| stats.ended_denied),
     ("failed", |stats| stats.failed),
     ("trap", |stats| stats.traps),
     ("timed-out", |stats| stats.timeouts),

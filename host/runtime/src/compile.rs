@@ -206,6 +206,10 @@ fn wait(mut child: Child, limit: Duration) -> Result<Option<ExitStatus>> {
     }
 }
 
+/// How the child complains when it gets no more memory: for the heap, for a mapping, for a thread's stack.
+const OUT_OF_MEMORY_WORDS: &[&str] =
+    &["memory allocation of", "Cannot allocate memory", "Resource temporarily unavailable"];
+
 fn child_failed(status: Option<ExitStatus>, limits: &CompileLimits, words: &str) -> Error {
     use rustix::process::Signal;
     let Some(status) = status else {
@@ -221,12 +225,10 @@ fn child_failed(status: Option<ExitStatus>, limits: &CompileLimits, words: &str)
                 limits.cpu_s
             ))
         }
-        Some(signal) if signal == Signal::ABORT.as_raw() && words.contains("memory allocation") => {
-            Error::exhausted(format!(
-                "compiling used more than its limit of {} MiB of memory; the component is too large",
-                limits.memory_bytes >> 20
-            ))
-        }
+        _ if OUT_OF_MEMORY_WORDS.iter().any(|sign| words.contains(sign)) => Error::exhausted(format!(
+            "compiling used more than its limit of {} MiB of memory; the component is too large",
+            limits.memory_bytes >> 20
+        )),
         Some(signal) => Error::invalid(format!("the compiler was ended by signal {signal}: {words}")),
         None if status.code() == Some(EXIT_UNFIT.into()) => unfit(words),
         None => Error::internal(format!("the compiler did not start: {words}")),

@@ -249,7 +249,13 @@ impl<W: World> Component<W> {
         if reason.contains(COPY_LIMIT_WORDS) {
             return context.output_too_large();
         }
-        CallError::Trap { plugin: plugin(), reason }
+        match context.denied_just_now() {
+            Some(capability) => {
+                tracing::warn!(plugin = %self.facts.plugin, capability, %reason, "the plugin stopped over a denial");
+                CallError::Denied { plugin: plugin(), capability }
+            }
+            None => CallError::Trap { plugin: plugin(), reason },
+        }
     }
 
     fn account<R>(&self, outcome: &CallResult<R>) {
@@ -296,6 +302,7 @@ impl<W: World> Component<W> {
             out_of_memory: counters.out_of_memory.get(),
             output_too_large: counters.output_too_large.get(),
             host_call_floods: counters.host_call_floods.get(),
+            ended_denied: counters.ended_denied.get(),
             busy: counters.busy.get(),
             quarantined: counters.quarantined.get(),
             host_faults: counters.host_faults.get(),

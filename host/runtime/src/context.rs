@@ -21,6 +21,9 @@ use crate::stats::Counters;
 /// Table entries that one component may have in all.
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 
+/// Calls into the host that a plugin may make between a denial and the trap that it leads to.
+const LAST_WORDS_CALLS: u64 = 2;
+
 /// Why a call into the host is not made.
 #[derive(Debug)]
 pub enum Refusal {
@@ -47,7 +50,8 @@ pub struct CallContext {
     host_calls: u64,
     memory_bytes: usize,
     refused_bytes: Option<usize>,
-    denied: Option<&'static str>,
+    /// What was denied last, and at which call into the host.
+    denied: Option<(&'static str, u64)>,
 }
 
 /// What the data of a store must give access to.
@@ -108,7 +112,7 @@ impl CallContext {
     #[cold]
     fn deny(&mut self, capability: Capability) -> Error {
         self.facts.counters.denied.add(1);
-        self.denied = Some(capability.name);
+        self.denied = Some((capability.name, self.host_calls));
         let denied = CallError::Denied { plugin: self.facts.plugin.clone(), capability: capability.name };
         Error::denied(denied.to_string())
     }
@@ -137,9 +141,11 @@ impl CallContext {
         self.facts.counters.log_cut_bytes.add(bytes as u64);
     }
 
-    /// The first capability that was denied in this call, if any.
-    pub fn denied(&self) -> Option<&'static str> {
-        self.denied
+    /// What was denied just before: within the last calls into the host, which is where a plugin that panics over the
+    /// denial still writes its last words.
+    pub(crate) fn denied_just_now(&self) -> Option<&'static str> {
+        let (capability, at) = self.denied?;
+        (self.host_calls - at <= LAST_WORDS_CALLS).then_some(capability)
     }
 
     /// How often the plugin has called the host.

@@ -30,6 +30,7 @@ pub(crate) struct Counters {
     pub(crate) out_of_memory: Counter,
     pub(crate) output_too_large: Counter,
     pub(crate) host_call_floods: Counter,
+    pub(crate) ended_denied: Counter,
     pub(crate) busy: Counter,
     pub(crate) quarantined: Counter,
     pub(crate) host_faults: Counter,
@@ -53,7 +54,7 @@ impl Counters {
             CallError::HostCalls { .. } => self.host_call_floods.add(1),
             CallError::Busy { .. } => self.busy.add(1),
             CallError::Quarantined { .. } => self.quarantined.add(1),
-            CallError::Denied { .. } => {}
+            CallError::Denied { .. } => self.ended_denied.add(1),
             CallError::Host(_) => self.host_faults.add(1),
         }
     }
@@ -80,6 +81,8 @@ pub struct Stats {
     pub output_too_large: u64,
     /// Calls that called the host too often.
     pub host_call_floods: u64,
+    /// Calls that ended because the plugin could not go on without what it was denied.
+    pub ended_denied: u64,
     /// Calls that were refused because the queue was full.
     pub busy: u64,
     /// Calls that were refused because the plugin is in quarantine.

@@ -1,11 +1,9 @@
 //! What the host functions promise across a call: one view, durable commits, bodies and blobs, headers, metrics.
 
-mod guest;
-
 use std::sync::Arc;
 
+use crate::guest::{self, OK, ask, component, component_with, house, load, quick, status};
 use bytes::Bytes;
-use guest::{OK, ask, component, component_with, house, load, quick, status};
 use mainstay_base::ErrorKind;
 use mainstay_interfaces::{BlobInfo, CallError, HttpReply, HttpRequest, Limits, PluginSpec};
 use mainstay_store::Space;

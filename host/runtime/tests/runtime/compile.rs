@@ -28,7 +28,8 @@ fn engine() -> Engine {
 }
 
 fn in_child(limits: CompileLimits) -> CompileIn {
-    let arguments = ["--exact", "compile_child", "--nocapture", "--skip=internal-compile"].map(OsString::from).to_vec();
+    let arguments =
+        ["--exact", "compile::compile_child", "--nocapture", "--skip=internal-compile"].map(OsString::from).to_vec();
     CompileIn::Child { program: std::env::current_exe().unwrap(), arguments, limits }
 }
 
@@ -86,6 +87,7 @@ fn the_childs_bounds_are_told() {
         assert!(error.message().contains(words), "{error}");
     }
     check(CompileLimits { wall_s: 0, ..CompileLimits::default() }, "limit of 0 s");
+    check(CompileLimits { memory_bytes: 48 << 20, ..CompileLimits::default() }, "limit of 48 MiB");
 }
 
 #[test]

@@ -1,8 +1,6 @@
 //! Plugins that do what they should not: each gets its own typed error, nothing is lost, and nobody else notices.
 
-mod guest;
-
-use guest::{OK, START_OK, ask, component, component_with, house, load, quick, status};
+use crate::guest::{self, OK, START_OK, ask, component, component_with, house, load, quick, status};
 use mainstay_base::ErrorKind;
 use mainstay_interfaces::{CallError, ComponentSource, Deadline, HttpReply, Limits, PluginSpec};
 

@@ -245,6 +245,31 @@ async fn denial_is_an_answer_to_the_plugin_and_counted() {
 }
 
 #[tokio::test]
+async fn a_trap_over_a_denial_is_reported_as_the_denial() {
+    let engine = small_engine();
+    let compiler = Compiler::new(&engine, CompileIn::Here, None).unwrap();
+    let unwraps = "(if (i32.eqz (call $touch)) (then unreachable)) (i32.const 1)";
+    let pre = linker(&engine).instantiate_pre(&compiler.component(wat(unwraps).as_bytes()).unwrap()).unwrap();
+    let options = ComponentOptions { plugin: "guest".into(), grants: Grants::default(), limits: quick(), reuse: false };
+    let component = Component::new(&engine, Test(pre), options);
+    for _ in 0..quarantine::FAILURES_MAX {
+        let error = run(&component, 1).await.unwrap_err();
+        assert!(matches!(error, CallError::Denied { capability: "touch", .. }), "{error:?}");
+        assert_eq!((error.kind(), error.status()), (ErrorKind::Denied, 403));
+    }
+    assert_eq!(run(&component, 1).await.unwrap_err().code(), "denied", "it is no misbehaviour");
+}
+
+#[tokio::test]
+async fn a_loop_after_a_long_rest_still_ends() {
+    let engine = small_engine();
+    let component = load(&engine, LOOP, quick(), false);
+    // Long enough for the ticker to rest.
+    tokio::time::sleep(Duration::from_millis(1_500)).await;
+    assert_eq!(run(&component, 1).await.unwrap_err().code(), "timed-out");
+}
+
+#[tokio::test]
 async fn fresh_instances_forget_and_warm_ones_remember_until_they_trap() {
     let engine = small_engine();
     let fresh = load(&engine, COUNT, quick(), false);
