@@ -1,0 +1,111 @@
+//! The floors of the house: each room imports only rooms on floors below.
+
+use crate::{refuse, root};
+use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
+
+/// Every room, from the ground up. A room that is not here has no place yet: give it one, below everything that needs it.
+const FLOORS: &[&[&str]] = &[
+    &["mainstay-base"],
+    &["mainstay-log", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
+    &["mainstay-store"],
+    &["mainstay-directory"],
+    &["mainstay-interfaces"],
+    &["mainstay-gateway"],
+    &["mainstay"],
+    &["mainstay-sdk", "mainstay-testing", "xtask"],
+    &["mainstay-tests"],
+];
+
+/// What stores, schedules, computes and moves. Knows nothing of components.
+const MECHANISMS: &[&str] = &["mainstay-log", "mainstay-store", "mainstay-directory"];
+/// What runs components. Knows nothing of mechanisms.
+const COMPONENTS: &[&str] = &["mainstay-runtime", "mainstay-bindings"];
+/// The one room that sees both, and what stands above the house and wires or tests it.
+const SEES_BOTH: &[&str] = &["mainstay-interfaces", "mainstay", "mainstay-testing", "mainstay-tests"];
+
+/// Families that are slow to compile, and the only rooms that may pull them in.
+const HEAVY: &[(&str, &[&str])] = &[
+    ("wasmtime", &["mainstay-runtime", "mainstay-bindings", "mainstay-interfaces"]),
+    ("sled", &["mainstay-store"]),
+    ("redb", &["mainstay-store"]),
+    ("tonic", &["mainstay-gateway"]),
+    ("axum", &["mainstay-gateway"]),
+];
+
+fn metadata() -> Metadata {
+    MetadataCommand::new().current_dir(root()).no_deps().exec().expect("cargo describes the workspace")
+}
+
+/// Names of what a room is built from; what only its tests need is left out.
+fn built_from(package: &Package) -> impl Iterator<Item = &str> {
+    package.dependencies.iter().filter(|each| each.kind != DependencyKind::Development).map(|each| each.name.as_str())
+}
+
+fn floor(name: &str) -> Option<usize> {
+    FLOORS.iter().position(|rooms| rooms.contains(&name))
+}
+
+#[test]
+fn each_room_imports_only_rooms_on_floors_below() {
+    let mut problems = Vec::new();
+    for package in &metadata().packages {
+        let Some(own) = floor(&package.name) else {
+            problems.push(format!("`{}` has no floor; add it to FLOORS", package.name));
+            continue;
+        };
+        for import in built_from(package) {
+            if floor(import).is_some_and(|below| below >= own) {
+                problems.push(format!("`{}` imports `{import}`, which is not on a floor below", package.name));
+            }
+        }
+    }
+    refuse("each room imports only rooms on floors below", &problems);
+}
+
+#[test]
+fn only_interfaces_sees_mechanisms_and_components() {
+    let mut problems = Vec::new();
+    for package in &metadata().packages {
+        let imports: Vec<&str> = built_from(package).collect();
+        let sees = |rooms: &[&str]| rooms.iter().any(|room| imports.contains(room) || package.name.as_str() == *room);
+        if sees(MECHANISMS) && sees(COMPONENTS) && !SEES_BOTH.contains(&package.name.as_str()) {
+            problems.push(format!("`{}` sees a mechanism and the components' side", package.name));
+        }
+    }
+    refuse("mechanisms never import what runs components; only interfaces sees both", &problems);
+}
+
+#[test]
+fn slow_families_stay_behind_their_rooms() {
+    let mut problems = Vec::new();
+    for package in &metadata().packages {
+        for (family, rooms) in HEAVY {
+            let pulls = built_from(package).any(|import| import == *family);
+            if pulls && !rooms.contains(&package.name.as_str()) {
+                problems.push(format!(
+                    "`{}` pulls in `{family}`, which belongs behind {}",
+                    package.name,
+                    rooms.join(", ")
+                ));
+            }
+        }
+    }
+    refuse("families that are slow to compile stay behind the room that needs them", &problems);
+}
+
+#[test]
+fn a_dependency_has_one_version_for_the_whole_house() {
+    let mut problems = Vec::new();
+    for package in &metadata().packages {
+        let text = std::fs::read_to_string(&package.manifest_path).expect("a manifest is there");
+        let mut in_dependencies = false;
+        for line in text.lines() {
+            if line.starts_with('[') {
+                in_dependencies = line.contains("dependencies");
+            } else if in_dependencies && line.contains('=') && !line.starts_with('#') && !line.contains("workspace") {
+                problems.push(format!("{}: `{line}`", package.name));
+            }
+        }
+    }
+    refuse("versions stand in the workspace's Cargo.toml only", &problems);
+}
