@@ -35,7 +35,8 @@ pub(crate) struct Auth {
     owner: Arc<Identity>,
     /// Everyone without credentials, on routes that need none.
     nobody: Arc<Identity>,
-    allowed_hosts: Vec<String>,
+    /// Names by which this host may be reached without credentials; none if that is not looked at.
+    allowed_hosts: Option<Vec<String>>,
     failures_per_minute_max: u32,
     failures: Mutex<HashMap<IpAddr, (Instant, u32)>>,
     metrics: Metrics,
@@ -45,7 +46,7 @@ impl Auth {
     pub(crate) fn new(
         tokens: Tokens,
         required: bool,
-        allowed_hosts: Vec<String>,
+        allowed_hosts: Option<Vec<String>>,
         failures_per_minute_max: u32,
         metrics: Metrics,
     ) -> Auth {
@@ -77,7 +78,9 @@ impl Auth {
                 None => return Err(self.refuse("wrong", peer)),
             },
             _ if !self.required => {
-                self.check_host(headers)?;
+                if needs > Right::None {
+                    self.check_host(headers)?;
+                }
                 self.owner.clone()
             }
             _ if needs == Right::None => self.nobody.clone(),
@@ -155,12 +158,12 @@ impl Auth {
 
     /// Without credentials, the name by which this host was reached is all that tells a browser's page from its user.
     fn check_host(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        let Some(host) = headers.get(HOST) else { return Ok(()) };
+        let (Some(host), Some(allowed_hosts)) = (headers.get(HOST), &self.allowed_hosts) else { return Ok(()) };
         let name = host.to_str().map(host_name).unwrap_or_default();
         let known = name.eq_ignore_ascii_case("localhost")
             || name.to_ascii_lowercase().ends_with(".localhost")
             || name.parse::<IpAddr>().is_ok()
-            || self.allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
+            || allowed_hosts.iter().any(|allowed| allowed.eq_ignore_ascii_case(name));
         if known {
             return Ok(());
         }

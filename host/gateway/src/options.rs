@@ -34,7 +34,8 @@ pub struct GatewayOptions {
     /// Without it they are taken from the request.
     pub public_url: Option<String>,
     /// Host names by which this host may be reached without credentials, beside loopback's names and IP addresses. A page
-    /// of another site that points its name at this machine is refused otherwise.
+    /// of another site that points its name at this machine is refused otherwise. With none given, this is looked at only
+    /// while all listeners are on loopback.
     pub allowed_hosts: Vec<String>,
     /// Folder for uploads of plugin packages; the system's temporary folder when not set.
     pub scratch_folder: Option<PathBuf>,

@@ -88,8 +88,7 @@ impl Admitted<'_> {
         let announced_bytes = body.announced_bytes();
         let (request_body, _room) = self.inline_body(body, announced_bytes).await?;
         let request = self.request(request_body)?;
-        // Only a body that was not read can be asked for, except by a plugin that wants even a small one stored.
-        let again = HttpRequest { body: RequestBody::Empty, ..request.clone() };
+        // A plugin may want even a small body stored.
         let read = match &request.body {
             RequestBody::Bytes(bytes) => Some(bytes.clone()),
             RequestBody::Empty => Some(Bytes::new()),
@@ -102,6 +101,7 @@ impl Admitted<'_> {
             Some(bytes) => upload::store_bytes(blobs, bytes, limit_bytes, sha256).await?,
             None => upload::store(blobs, body, announced_bytes, limit_bytes, sha256).await?,
         };
+        let again = self.request(RequestBody::Empty)?;
         let reply = self.in_time(self.claim.target.received(again, stored)).await?;
         if matches!(reply, HttpReply::Receive { .. }) {
             return Err(Problem::new(

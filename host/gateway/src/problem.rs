@@ -177,7 +177,28 @@ pub(crate) fn kind_of(kind: ErrorKind) -> &'static Kind {
 
 #[cfg(test)]
 mod tests {
+    use std::fmt::Write;
+
     use super::*;
+
+    #[test]
+    fn the_committed_list_is_this_one() {
+        let mut text = String::from(
+            "# Problems\n\nErrors of the host are problem documents (RFC 9457, `application/problem+json`) with `type`, `title`, \
+             `status`, `detail`, and where they apply `plugin` and `trace_id`. A `type` never changes its meaning.\n\n\
+             | type | status | what it means | what to do |\n| --- | --- | --- | --- |\n",
+        );
+        for kind in KINDS {
+            writeln!(text, "| `/-/problems/{}` | {} | {} | {} |", kind.slug, kind.status, kind.title, kind.remedy)
+                .unwrap();
+        }
+        let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/problems.md");
+        if std::env::var_os("MAINSTAY_BLESS").is_some() {
+            std::fs::write(&file, &text).unwrap();
+        }
+        let committed = std::fs::read_to_string(&file).unwrap_or_default();
+        assert!(committed == text, "docs/reference/problems.md is old; run this test with MAINSTAY_BLESS=1");
+    }
 
     #[test]
     fn slugs_are_unique_and_statuses_are_errors() {

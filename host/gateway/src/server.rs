@@ -149,7 +149,7 @@ impl Gateway {
                 Some(grpc::serve(address, &options.limits, &state.readiness, &accepting, &drain, &kill).await?)
             }
         };
-        let shared = Arc::new(share(options, state, required, drain.clone())?);
+        let shared = Arc::new(share(options, state, Access { required, beyond }, drain.clone())?);
         let metrics = shared.metrics.clone();
         accepting.spawn(accept(listener, shared, connections.clone(), kill.clone()));
         Ok(Gateway { http, grpc, accepting, connections, drain, kill, metrics })
@@ -192,14 +192,24 @@ impl Drop for Gateway {
     }
 }
 
-fn share(options: GatewayOptions, state: GatewayState, required: bool, drain: CancellationToken) -> Result<Shared> {
+/// Who may come in.
+struct Access {
+    /// Credentials are required.
+    required: bool,
+    /// Others than this machine can connect.
+    beyond: bool,
+}
+
+fn share(options: GatewayOptions, state: GatewayState, access: Access, drain: CancellationToken) -> Result<Shared> {
     let metrics = Metrics::register(&mut state.registry.write());
     let scratch_folder = options.scratch_folder.clone().unwrap_or_else(std::env::temp_dir);
     host_routes::prepare_scratch(&scratch_folder)?;
+    // An operator who lets everyone in from everywhere has given this host names that we do not know.
+    let check_names = !access.beyond || !options.allowed_hosts.is_empty();
     let auth = Auth::new(
         state.tokens.clone(),
-        required,
-        options.allowed_hosts.clone(),
+        access.required,
+        check_names.then(|| options.allowed_hosts.clone()),
         options.auth_failures_per_minute_max,
         metrics.clone(),
     );

@@ -135,7 +135,11 @@ async fn it_does_not_listen_beyond_loopback_without_tokens() {
     let refused = Server::prepare(beyond(AuthMode::BeyondLoopback), &[]).await.err().unwrap();
     assert_eq!(refused.kind(), ErrorKind::Denied);
     assert!(refused.message().contains("token create"), "{refused}");
-    assert!(Server::prepare(beyond(AuthMode::Never), &[]).await.is_ok());
+    let open = Server::prepare(beyond(AuthMode::Never), &[]).await.unwrap();
+    let port = open.gateway.http_addr().port();
+    let mut client = crate::support::Client::connect(([127, 0, 0, 1], port).into()).await;
+    client.write(b"GET /echo HTTP/1.1\r\nhost: any.name\r\n\r\n").await;
+    assert_eq!(client.reply(false).await.status, 200);
     let server = Server::prepare(beyond(AuthMode::BeyondLoopback), &[("first", Role::Admin)]).await.unwrap();
     let port = server.gateway.http_addr().port();
     let mut client = crate::support::Client::connect(([127, 0, 0, 1], port).into()).await;
@@ -170,6 +174,8 @@ async fn without_tokens_only_this_machines_names_and_no_foreign_pages() {
             _ => assert_eq!(reply.problem(), "cross-site"),
         }
     }
+    // Nothing to protect, and asked by many names.
+    assert_eq!(server.send("GET /healthz HTTP/1.1\r\nhost: probe.example", b"").await.status, 200);
     // Reading from a page elsewhere is the browser's to refuse; it does, without a header that allows it.
     let reply = server.send("GET /echo HTTP/1.1\r\nhost: localhost\r\norigin: http://evil.example", b"").await;
     assert_eq!(reply.status, 200);

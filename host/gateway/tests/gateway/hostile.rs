@@ -214,7 +214,7 @@ async fn ten_thousand_pieces_of_garbage_change_nothing() {
             for _ in 0..1_250 {
                 let mut client = Client::connect(address).await;
                 let _ = client.try_write(&garbage(&random)).await;
-                if random.number() % 4 == 0 {
+                if random.number().is_multiple_of(4) {
                     continue;
                 }
                 // The host answers or closes once nothing more can come.

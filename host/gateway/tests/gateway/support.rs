@@ -10,7 +10,7 @@ use mainstay_base::{Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{
     Admin, ApiFuture, ApiTarget, AuthMode, BlobSweep, CallError, CallResult, Gateway, GatewayOptions, GatewayState,
     HttpReply, HttpRequest, InstallUpload, PluginDetail, PluginRoutes, PluginSummary, Readiness, RequestBody, Right,
-    RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, VersionInfo,
+    RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, TraceHook, VersionInfo,
 };
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, BlobInfo, Blobs};
@@ -47,6 +47,18 @@ impl Server {
         change: impl FnOnce(&mut GatewayOptions),
         tokens: &[(&str, mainstay_gateway::Role)],
     ) -> Result<Server> {
+        Server::assemble(change, tokens, None).await
+    }
+
+    pub async fn traced(hook: Arc<dyn TraceHook>) -> Server {
+        Server::assemble(|_| {}, &[], Some(hook)).await.unwrap()
+    }
+
+    async fn assemble(
+        change: impl FnOnce(&mut GatewayOptions),
+        tokens: &[(&str, mainstay_gateway::Role)],
+        trace_hook: Option<Arc<dyn TraceHook>>,
+    ) -> Result<Server> {
         let folder = tempfile::tempdir().unwrap();
         let mut options = GatewayOptions {
             http: ([127, 0, 0, 1], 0).into(),
@@ -81,7 +93,7 @@ impl Server {
                 commit: None,
                 worlds: vec!["mainstay:api/api@0.1.0".to_owned()],
             },
-            trace_hook: None,
+            trace_hook,
         };
         let gateway = Gateway::start(options, state).await?;
         Ok(Server { gateway, tokens: all_tokens, blobs, routes, readiness, plugin, admin, folder })

@@ -1,5 +1,10 @@
 //! What is counted and traced.
 
+use std::sync::Arc;
+
+use mainstay_gateway::{TraceContext, TraceHook};
+use parking_lot::Mutex;
+
 use crate::support::Server;
 
 #[tokio::test]
@@ -60,4 +65,57 @@ async fn plugins_hear_how_they_were_reached() {
     assert_eq!(base("GET /echo HTTP/1.0").await, local.as_str());
     let server = Server::with(|options| options.public_url = Some("https://models.example/".to_owned())).await;
     assert_eq!(server.get("/echo").await.json()["base_url"], "https://models.example");
+}
+
+/// Notes what it is told, and says that the exporter has given the span an id of its own.
+#[derive(Default)]
+struct Exporter {
+    parents: Mutex<Vec<Option<TraceContext>>>,
+}
+
+const EXPORTED: TraceContext = TraceContext { trace_id: 0xabc, span_id: 0xdef, sampled: true };
+
+impl TraceHook for Exporter {
+    fn begin(&self, span: &tracing::Span, parent: Option<TraceContext>, state: Option<&str>) -> Option<TraceContext> {
+        assert!(!span.is_disabled());
+        assert_eq!(state.is_some(), parent.is_some());
+        self.parents.lock().push(parent);
+        Some(EXPORTED)
+    }
+}
+
+/// What was logged.
+#[derive(Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn an_exporter_joins_the_traces_and_the_log_has_what_clients_do_not_see() {
+    let lines = Lines::default();
+    let sink = lines.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || sink.clone()).finish();
+    // This test's runtime has one thread, and so this subscriber sees all of its host and nothing of other tests.
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let exporter = Arc::new(Exporter::default());
+    let server = Server::traced(exporter.clone()).await;
+    let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let head = format!("GET /fail/trap HTTP/1.1\r\nhost: localhost\r\ntraceparent: {parent}\r\ntracestate: a=b");
+    let reply = server.send(&head, b"").await;
+    let trace_id = EXPORTED.trace_id_hex();
+    assert_eq!(reply.header("traceresponse"), Some(EXPORTED.to_string().as_str()));
+    assert_eq!(reply.json()["trace_id"], trace_id.as_str());
+    server.get("/version").await;
+    assert_eq!(*exporter.parents.lock(), [TraceContext::parse(parent), None]);
+    let log = String::from_utf8(lines.0.lock().clone()).unwrap();
+    let trap = log.lines().find(|line| line.contains("a plugin trapped")).unwrap_or_else(|| panic!("{log}"));
+    assert!(trap.contains("secret backtrace") && trap.contains(&trace_id), "{trap}");
 }
