@@ -190,7 +190,7 @@ impl fmt::Display for CallError {
             ),
             CallError::OutputTooLarge { plugin, limit_bytes } => write!(
                 f,
-                "the answer of the plugin `{plugin}` is larger than its limit of {limit_bytes} bytes; ask for less at a time, or raise `output-mib`"
+                "the answer of the plugin `{plugin}` is larger than its limit of {limit_bytes} bytes; ask for less at a time, or raise `output-kib`"
             ),
             CallError::HostCalls { plugin, limit } => write!(
                 f,

@@ -1,0 +1,100 @@
+//! A hostile plugin, built with the SDK and packed as any other, in a real host beside a well-behaved one.
+//!
+//! The same limits are held with guests in WebAssembly text by the tests of `interfaces`; here they meet what the Rust
+//! compiler makes: its allocator, its panics, its stack.
+
+use mainstay_testing::{Answer, Install, TestHost};
+use std::path::PathBuf;
+
+/// What `cargo xtask plugins` packed.
+fn package(name: &str) -> PathBuf {
+    let file = format!("../registry-data/examples/{name}-0.1.0.mainstay");
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join(file);
+    assert!(path.exists(), "{} is not there: run `cargo xtask plugins` first", path.display());
+    path
+}
+
+fn hosts() -> TestHost {
+    TestHost::new().install(package("hostile")).unwrap().install(package("hello")).unwrap()
+}
+
+fn ask(host: &TestHost, how: &str) -> Answer {
+    host.call("GET", &format!("/hostile/{how}"), "")
+}
+
+fn neighbour_answers(host: &TestHost) {
+    assert_eq!(host.call("GET", "/hello/guests", "").status, 200, "the neighbour answers");
+}
+
+#[test]
+fn each_misbehaviour_has_its_own_answer_and_the_neighbour_none_of_it() {
+    let host = hosts();
+    let check = |how: &str, status: u16, words: &[&str]| {
+        let answer = ask(&host, how);
+        assert_eq!(answer.status, status, "{how}: {answer:?}");
+        for word in words {
+            assert!(answer.as_text().contains(word), "{how}: `{word}` is missing: {}", answer.as_text());
+        }
+        neighbour_answers(&host);
+        // A good call between two bad ones keeps the plugin out of quarantine.
+        assert_eq!(ask(&host, "well").status, 200);
+    };
+    check("loop", 422, &["`hostile`", "300 ms", "call-cpu-ms"]);
+    check("allocate", 422, &["`hostile`", "16777216", "memory-mib"]);
+    check("panic", 500, &["`hostile`", "fault of its own"]);
+    check("recurse", 500, &["`hostile`", "fault of its own"]);
+    check("call-flood", 422, &["`hostile`", "20000", "host-calls"]);
+    check("big-answer", 422, &["`hostile`", "1048576", "output-kib"]);
+    check("random-flood", 500, &["`hostile`"]);
+    check("log-flood", 200, &["logged"]);
+    check("fitting-answer", 200, &[]);
+    check("nonsense", 404, &["no such misbehaviour"]);
+    let stats = host.plugin("hostile").unwrap().stats();
+    assert_eq!((stats.timeouts, stats.out_of_memory, stats.traps), (1, 1, 3), "{stats:?}");
+    assert_eq!((stats.host_call_floods, stats.output_too_large), (1, 1), "{stats:?}");
+    assert!(stats.log_cut_bytes > 9_000_000, "{stats:?}");
+    let neighbour = host.plugin("hello").unwrap().stats();
+    assert_eq!((neighbour.failed, neighbour.traps, neighbour.timeouts), (0, 0, 0));
+}
+
+#[test]
+fn what_http_forbids_is_the_plugins_fault() {
+    let host = hosts();
+    for how in ["bad-header", "bad-status", "bad-send"] {
+        let answer = ask(&host, how);
+        assert!((400..=500).contains(&answer.status), "{how}: {answer:?}");
+        assert!(answer.headers.is_empty(), "{how}: {answer:?}");
+        neighbour_answers(&host);
+    }
+}
+
+#[test]
+fn a_denial_that_the_plugin_does_not_handle_is_reported_as_one() {
+    let nothing = Install { grants: Some(Vec::new()), ..Install::default() };
+    let host = TestHost::new().install_with(package("hostile"), nothing).unwrap();
+    let answer = ask(&host, "unwrap-a-denial");
+    assert_eq!(answer.status, 403, "{answer:?}");
+    assert!(answer.as_text().contains("`keys`"), "{answer:?}");
+    let stats = host.plugin("hostile").unwrap().stats();
+    assert_eq!((stats.denied, stats.traps, stats.failures_in_row), (1, 0, 0), "{stats:?}");
+}
+
+#[test]
+fn what_was_committed_outlives_every_misbehaviour() {
+    let host = hosts();
+    assert_eq!(ask(&host, "count").as_text(), "1");
+    for how in ["loop", "allocate", "panic", "call-flood"] {
+        assert!(ask(&host, how).status >= 400, "{how}");
+    }
+    assert_eq!(ask(&host, "count").as_text(), "2");
+}
+
+#[test]
+fn a_plugin_that_only_fails_is_left_alone_and_its_neighbour_is_not() {
+    let host = hosts();
+    let quarantined = (0..20).map(|_| ask(&host, "panic")).find(|answer| answer.status == 503);
+    let answer = quarantined.expect("the plugin is in quarantine after failures in a row");
+    assert!(answer.as_text().contains("times in a row"), "{answer:?}");
+    assert!(host.plugin("hostile").unwrap().stats().quarantine_left_ms > 0);
+    neighbour_answers(&host);
+}
