@@ -15,7 +15,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::Bytes;
 use mainstay_base::{Error, Result};
@@ -122,24 +122,19 @@ impl Applier {
 
 fn run(inner: &Inner) {
     let interval = inner.options.apply_interval;
-    let mut full_since = None;
-    while inner.applier.wait(if full_since.is_some() { FULL_INTERVAL } else { interval }) {
+    while inner.applier.wait(if inner.is_full() { FULL_INTERVAL } else { interval }) {
         let result = inner.cycle(false);
         if let Err(error) = &result {
             tracing::warn!(%error, "the ordered index does not take commits; they stay in memory and in the log");
         }
         *inner.applier.trouble.lock() = result.err();
         inner.room.notify_waiters();
-        if !inner.is_full() {
-            full_since = None;
-            continue;
-        }
-        let since = *full_since.get_or_insert_with(Instant::now);
-        if since.elapsed() >= inner.options.view_hold_max {
-            let count = inner.views.expire_below(inner.visible());
-            tracing::warn!(count, "views were held too long while commits waited, and have expired");
-            full_since = None;
-            inner.applier.wake();
+        if inner.is_full() && inner.is_held_by_views() {
+            let count = inner.views.expire_older_than(inner.options.view_hold_max);
+            if count > 0 {
+                tracing::warn!(count, "views were held too long while commits waited, and have expired");
+                inner.applier.wake();
+            }
         }
     }
 }
@@ -155,18 +150,36 @@ impl Inner {
         }
     }
 
+    /// Whether there are durable commits that only open views keep from the engine.
+    fn is_held_by_views(&self) -> bool {
+        let floor = self.views.floor(|| self.visible());
+        self.next_in_queue().is_some_and(|next| next > floor && next <= self.visible())
+    }
+
+    /// Whether a commit that began at this sequence must wait. One whose own view is what holds the applier back must not,
+    /// or it would wait for itself; only a memtable twice too full stops it, until its view expires.
+    fn has_no_room(&self, begun: u64) -> bool {
+        let (bytes, max) = (self.memtable.bytes(), self.options.memtable_bytes_max);
+        let holds =
+            || begun <= self.views.floor(|| self.visible()) && self.next_in_queue().is_some_and(|next| next > begun);
+        bytes > max && (bytes > 2 * max || !holds())
+    }
+
+    fn next_in_queue(&self) -> Option<u64> {
+        self.queue.lock().front().map(|moving| moving.sequence)
+    }
+
     /// Wait until the memtable has room, or until it is clear that it will not.
-    pub async fn wait_for_room(&self) -> Result<()> {
-        while self.is_full() {
+    pub async fn wait_for_room(&self, begun: u64) -> Result<()> {
+        while self.has_no_room(begun) {
             let mut room = std::pin::pin!(self.room.notified());
             room.as_mut().enable();
-            if !self.is_full() {
+            if !self.has_no_room(begun) {
                 break;
             }
             if let Some(trouble) = &*self.applier.trouble.lock() {
-                return Err(trouble
-                    .clone()
-                    .context("too many commits wait for the ordered index, which does not take them"));
+                let doing = "too many commits wait for the ordered index, which does not take them";
+                return Err(trouble.clone().context(doing));
             }
             if self.commit.lock().is_closed() {
                 break;

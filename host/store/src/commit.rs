@@ -79,7 +79,7 @@ pub(crate) struct Resolved {
 
 pub(crate) async fn commit(inner: &Arc<Inner>, transaction: Transaction) -> Result<Receipt> {
     // Before the fresh view is taken: a commit that waits must not hold the applier back.
-    inner.wait_for_room().await?;
+    inner.wait_for_room(transaction.view().sequence()).await?;
     let prepared = Prepared::read(inner, transaction)?;
     let (counters, answer) = submit(inner, prepared)?;
     let sequence = answer.await.map_err(|_| {

@@ -51,7 +51,7 @@ pub struct StoreOptions {
     pub checkpoint_bytes: usize,
     /// The longest time between two checkpoints, while anything was applied.
     pub checkpoint_interval: Duration,
-    /// How long a view may keep commits waiting before it expires.
+    /// A view that has been open longer than this expires when it keeps commits waiting.
     pub view_hold_max: Duration,
 }
 

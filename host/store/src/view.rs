@@ -4,13 +4,14 @@
 //! Separate because of the rule that makes this cheap: the engine never holds anything newer than the oldest open view
 //! ([`Views::floor`]), so a view needs no copy of anything.
 //!
-//! Bounded: when a view holds back the applier while the memtable is full, commits wait for at most the store's
-//! `view_hold_max`; then the oldest views expire, and reading them is `unavailable`. Opening and closing one is a
-//! mutex and a map entry.
+//! Bounded: while views hold back the applier and the memtable is full, commits wait; but views that have been open for
+//! longer than the store's `view_hold_max` then expire, and reading one is `unavailable`. Opening and closing one is a mutex
+//! and a map entry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_base::{Error, Result};
@@ -34,7 +35,7 @@ struct Opened {
     inner: Arc<Inner>,
     sequence: u64,
     number: u64,
-    expired: Arc<AtomicBool>,
+    held: Arc<Held>,
 }
 
 impl Drop for Opened {
@@ -43,11 +44,17 @@ impl Drop for Opened {
     }
 }
 
-/// All open views, by sequence.
+/// What the register knows of one view.
+struct Held {
+    since: Instant,
+    expired: AtomicBool,
+}
+
+/// All open views.
 #[derive(Default)]
 pub(crate) struct Views {
-    /// By sequence and number, whether it has expired.
-    open: Mutex<BTreeMap<(u64, u64), Arc<AtomicBool>>>,
+    /// By sequence and number.
+    open: Mutex<BTreeMap<(u64, u64), Arc<Held>>>,
 }
 
 impl Views {
@@ -56,28 +63,28 @@ impl Views {
     pub fn floor(&self, newest: impl FnOnce() -> u64) -> u64 {
         let open = self.open.lock();
         let newest = newest();
-        let oldest = open.iter().find(|(_, expired)| !expired.load(Ordering::Acquire));
+        let oldest = open.iter().find(|(_, held)| !held.expired.load(Ordering::Acquire));
         oldest.map_or(newest, |((sequence, _), _)| newest.min(*sequence))
     }
 
-    /// Let every view older than this sequence expire; says how many.
-    pub fn expire_below(&self, sequence: u64) -> usize {
+    /// Let every view that has been open longer than this expire; says how many.
+    pub fn expire_older_than(&self, age: Duration) -> usize {
         let open = self.open.lock();
-        let older = open.range(..(sequence, 0)).filter(|(_, expired)| !expired.swap(true, Ordering::AcqRel));
-        older.count()
+        let older = open.values().filter(|held| held.since.elapsed() > age);
+        older.filter(|held| !held.expired.swap(true, Ordering::AcqRel)).count()
     }
 }
 
 impl View {
     /// A view of the newest durable commit.
     pub(crate) fn open(inner: &Arc<Inner>) -> View {
-        let expired = Arc::new(AtomicBool::new(false));
+        let held = Arc::new(Held { since: Instant::now(), expired: AtomicBool::new(false) });
         let mut open = inner.views.open.lock();
         let sequence = inner.visible();
         let number = open.range((sequence, 0)..=(sequence, u64::MAX)).next_back().map_or(0, |((_, last), _)| last + 1);
-        open.insert((sequence, number), expired.clone());
+        open.insert((sequence, number), held.clone());
         drop(open);
-        View { state: Arc::new(Opened { inner: inner.clone(), sequence, number, expired }) }
+        View { state: Arc::new(Opened { inner: inner.clone(), sequence, number, held }) }
     }
 
     /// The sequence of the newest commit that it sees.
@@ -143,7 +150,7 @@ impl View {
 
     /// What was read counts only if the applier did not pass the view meanwhile.
     pub(crate) fn check_held(&self) -> Result<()> {
-        if !self.state.expired.load(Ordering::Acquire) {
+        if !self.state.held.expired.load(Ordering::Acquire) {
             return Ok(());
         }
         Err(Error::unavailable(format!(

@@ -232,3 +232,27 @@ fn counters_refuse_to_overflow_and_what_is_no_counter() {
     assert_eq!(error.kind(), ErrorKind::Invalid);
     assert!(error.message().contains("4 bytes"), "{error}");
 }
+
+#[test]
+fn young_views_and_transactions_live_through_an_overload() {
+    let disk = SimDisk::new();
+    let store = Store::open(StoreOptions { view_hold_max: Duration::from_secs(60), ..small(&disk) }).unwrap();
+    // Every commit waits for room, each with a view of its own open; none may be told that it came too late.
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let store = &store;
+            scope.spawn(move || {
+                for number in 0..100 {
+                    let view = store.view();
+                    let mut tx = store.begin(&view);
+                    let key = format!("{thread}-{number}");
+                    tx.expect_unchanged(&space(), key.as_bytes()).unwrap();
+                    tx.put(&space(), key.as_bytes(), vec![b'x'; 2_000]).unwrap();
+                    drop(view);
+                    store.commit_blocking(tx).unwrap();
+                }
+            });
+        }
+    });
+    assert_eq!(all(&store.view(), &space()).len(), 400);
+}
