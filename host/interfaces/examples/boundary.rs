@@ -1,16 +1,22 @@
 //! What the boundary costs: calls through the runtime beside the same component on bare wasmtime, in one run.
 //!
 //! Run with `cargo run -p mainstay-interfaces --example boundary`. It prints nanoseconds (the median of several rounds) and
-//! ratios against the targets: fresh instance and small call ≤ 1.2, warm call ≤ 2, host call with its check ≤ 1.5.
+//! ratios against the targets: fresh instance and small call ≤ 1.2, warm call ≤ 2, host call with its check ≤ 1.5. Given
+//! a component of world `api` and a path, it also measures requests to that path through the whole plugin host.
 
 use std::hint::black_box;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use mainstay_base::SystemClock;
+use mainstay_directory::Directory;
+use mainstay_interfaces::{CAPABILITIES, ComponentSource, HostOptions, HttpRequest, PluginHost, PluginSpec, Services};
 use mainstay_runtime::{
     BoxFuture, CallContext, Capability, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions,
     Grants, HostData, Limits, Refusal, World,
 };
+
+use mainstay_store::blobs::{BlobBackend, Blobs};
 use wasmtime::component::{InstancePre, Linker, TypedFunc};
 use wasmtime::{Store, StoreContextMut};
 
@@ -202,9 +208,49 @@ async fn measure(engine: Engine) {
     );
 }
 
+/// Requests to a real plugin, fresh and warm, on a plugin thread.
+fn measure_plugin(component: &str, path: &str) {
+    let folder = std::env::temp_dir().join(format!("mainstay-boundary-{}", std::process::id()));
+    let clock = Arc::new(SystemClock::default());
+    let store = mainstay_store::Store::in_memory();
+    let backend = BlobBackend::Local { folder: folder.clone() };
+    let blobs = Blobs::open(store.clone(), backend, clock.clone(), Duration::from_secs(86_400)).unwrap();
+    let directory = Directory::new(store.clone(), Vec::new(), clock).unwrap();
+    let host = PluginHost::new(Services::new(store, blobs, directory), HostOptions::for_tests()).unwrap();
+    for reuse in [false, true] {
+        let source = ComponentSource::File(component.into());
+        let grants = CAPABILITIES.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let plugin = host.load(PluginSpec { grants, reuse, ..PluginSpec::new("bench", "0.1.0", source) }).unwrap();
+        let path = path.to_owned();
+        let work = host.threads().spawn(async move {
+            let ask = || HttpRequest { method: "GET".into(), path: path.clone(), ..HttpRequest::default() };
+            println!("{:?}", plugin.handle_here(ask()).await);
+            let mut rounds = Rounds::default();
+            for _ in 0..ROUNDS {
+                rounds.0.push(time!(FRESH, plugin.handle_here(ask()).await.is_ok()));
+            }
+            println!("request to {path}, reuse {reuse}: {:.0} ns", rounds.median());
+        });
+        wait_for(work);
+    }
+    drop(host);
+    // What the system's temporary folder keeps of it does no harm.
+    let _ = std::fs::remove_dir_all(folder);
+}
+
+fn wait_for(task: tokio::task::JoinHandle<()>) {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(task).unwrap();
+}
+
 fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [component, path] = &arguments[..] {
+        measure_plugin(component, path);
+    }
+    let start = Instant::now();
     let engine = Engine::new(&EngineOptions { threads: 2, ..EngineOptions::default() }).unwrap();
+    println!("engine with {} instances made in {} ms", EngineOptions::default().instances, start.elapsed().as_millis());
     let threads = engine.threads().clone();
     // On a plugin thread, where calls run.
-    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(threads.spawn(measure(engine))).unwrap();
+    wait_for(threads.spawn(measure(engine)));
 }

@@ -4,7 +4,7 @@
 //! and the code, under a random key that lives beside the entries with mode 0600. Deserializing code is unsafe, so an entry
 //! whose tag is wrong is treated as absent: it is compiled again and replaced.
 //!
-//! Bounded by: [`ENTRY_BYTES_MAX`] an entry. On failure: a cache that cannot be read or written costs a compilation and a
+//! Bounded by: [`ENTRY_BYTES_MAX`] an entry, [`ENTRIES_MAX`] entries; the oldest go. On failure: a cache that cannot be read or written costs a compilation and a
 //! warning, never an answer.
 
 use std::fs;
@@ -20,6 +20,8 @@ use crate::engine::Engine;
 
 /// The largest compiled component that is kept.
 pub const ENTRY_BYTES_MAX: u64 = 512 << 20;
+/// Entries that are kept: plugins, their versions for rollback, and those of the host's version before.
+pub const ENTRIES_MAX: usize = 256;
 const TAG_BYTES: usize = 32;
 const KEY_BYTES: usize = 32;
 const KEY_FILE: &str = "key";
@@ -82,7 +84,21 @@ impl Cache {
         file.write_all(compiled)?;
         file.as_file().sync_data()?;
         file.persist(path).map_err(|error| error.error)?;
-        Ok(())
+        self.remove_oldest()
+    }
+
+    /// Entries beyond the bound, by when they were written.
+    fn remove_oldest(&self) -> std::io::Result<()> {
+        let mut entries = Vec::new();
+        for entry in fs::read_dir(&self.folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|end| end == "cwasm") {
+                entries.push((fs::metadata(&path)?.modified()?, path));
+            }
+        }
+        entries.sort();
+        let surplus = entries.len().saturating_sub(ENTRIES_MAX);
+        entries[..surplus].iter().try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
 
@@ -106,5 +122,26 @@ fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES]> {
             Ok(key)
         }
         Err(error) => Err(Error::io("read the key", path, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::EngineOptions;
+
+    #[test]
+    fn entries_are_bounded_at_n_and_n_plus_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let engine = Engine::new(&EngineOptions { instances: 1, threads: 1, ..EngineOptions::default() }).unwrap();
+        let cache = Cache::open(folder.path()).unwrap();
+        let names = || fs::read_dir(folder.path()).unwrap().count() - 1;
+        for number in 0..ENTRIES_MAX {
+            cache.put(&engine, &number.to_le_bytes(), b"compiled");
+        }
+        assert_eq!(names(), ENTRIES_MAX);
+        cache.put(&engine, b"one more", b"compiled");
+        assert_eq!(names(), ENTRIES_MAX);
+        assert_eq!(cache.get(&engine, b"one more").as_deref(), Some(&b"compiled"[..]));
     }
 }

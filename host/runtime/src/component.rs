@@ -243,7 +243,10 @@ impl<W: World> Component<W> {
             return CallError::OutOfMemory { plugin: plugin(), limit_bytes, wanted_bytes };
         }
         if error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>().is_some() {
-            return self.busy();
+            return CallError::Host(Error::unavailable(format!(
+                "the plugin `{}` got no instance, because all plugins together use as many as this host has; try again shortly, or raise `instances`",
+                self.facts.plugin
+            )));
         }
         let reason = format!("{error:?}");
         if reason.contains(COPY_LIMIT_WORDS) {
