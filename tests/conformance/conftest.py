@@ -55,7 +55,7 @@ def start(data, *flags, wait_s=60):
             process.kill()
             raise RuntimeError(f"the server did not start:\n{(pathlib.Path(data) / 'server.log').read_text()[-4000:]}")
         time.sleep(0.02)
-    return Server(json.loads(ready.read_text())["url"], process, data)
+    return Server(json.loads(ready.read_text())["http"], process, data)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ impl Server {
         loop {
             if let Ok(text) = fs::read_to_string(ready)
                 && let Ok(said) = serde_json::from_str::<serde_json::Value>(&text)
-                && let Some(url) = said["url"].as_str()
+                && let Some(url) = said["http"].as_str()
             {
                 return Ok(url.to_owned());
             }
