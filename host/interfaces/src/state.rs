@@ -16,8 +16,8 @@ use crate::message::HttpRequest;
 use crate::services::Services;
 use crate::telemetry::Telemetry;
 
-/// Transactions that a call may hold.
-pub const TRANSACTIONS_MAX: usize = 64;
+/// Transactions that a call may hold: each collects up to 16 MiB in the host.
+pub const TRANSACTIONS_MAX: usize = 4;
 /// Requests and replies that a call may hold.
 pub const MESSAGES_MAX: usize = 16;
 
@@ -40,6 +40,8 @@ pub struct State {
     pub(crate) replies: Handles<Reply>,
     pub(crate) trace_id: String,
     pub(crate) log_bytes: usize,
+    /// Bytes written to all replies of this call, dropped ones included.
+    pub(crate) output_bytes: usize,
 }
 
 impl State {
@@ -53,6 +55,7 @@ impl State {
             replies: Handles::new("reply", MESSAGES_MAX),
             trace_id,
             log_bytes: 0,
+            output_bytes: 0,
         }
     }
 

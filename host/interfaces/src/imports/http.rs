@@ -210,13 +210,14 @@ impl HostReply for State {
 
     fn write(&mut self, reply: Resource<ReplyHandle>, bytes: Vec<u8>) -> Answer<()> {
         let _host = self.enter(Capability::AMBIENT)?;
-        let limit_bytes = self.call_context().limits().output_bytes;
+        // All replies of the call together, so that several half-built ones hold no more than one.
+        self.output_bytes = self.output_bytes.saturating_add(bytes.len());
+        if self.output_bytes > self.call_context().limits().output_bytes {
+            return Err(Failure::Trap(self.call_context().output_too_large().into()));
+        }
         let reply = self.replies.get(&reply)?;
         if !matches!(reply.kind, Kind::Respond { .. }) {
             return Err(Error::invalid("only a `respond` reply has a body; build one of those instead").into());
-        }
-        if reply.body.len() + bytes.len() > limit_bytes {
-            return Err(Failure::Trap(self.call_context().output_too_large().into()));
         }
         if reply.body.is_empty() {
             reply.body = bytes;

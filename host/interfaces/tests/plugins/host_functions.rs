@@ -60,7 +60,7 @@ async fn a_dropped_transaction_does_nothing_and_too_many_are_refused() {
     assert_eq!(status(&load(&house, component(&begin(most)), quick(), KEYS)).await, 200);
     let error = ask(&load(&house, component(&begin(most + 1)), quick(), KEYS)).await.unwrap_err();
     assert_eq!(error.kind(), ErrorKind::Invalid, "{error}");
-    assert!(error.to_string().contains("64 transactions"), "{error}");
+    assert!(error.to_string().contains("4 transactions"), "{error}");
     assert_eq!(house.services.store.sequence(), 0, "nothing was committed");
 }
 
