@@ -8,9 +8,18 @@ use std::time::{Duration, Instant};
 use mainstay_store::{EngineKind, FieldWrite, KeyRange, ScanOptions, Space, Store, StoreOptions, Value};
 
 const VALUE_BYTES: usize = 250;
+/// Set for the process that commits and dies.
+const DIE: &str = "COMMIT_RATE_DIE";
+/// How many commits it makes.
+const LAST_COMMITS: u64 = 50_000;
 const MEASURE: Duration = Duration::from_secs(3);
 
 fn main() {
+    if let Some(engine) = std::env::var_os(DIE) {
+        let kinds = [EngineKind::Memory, EngineKind::Sled, EngineKind::Redb];
+        let engine = kinds.into_iter().find(|kind| engine == kind.name()).expect("a known engine");
+        commit_and_die(engine, &PathBuf::from(std::env::args().nth(1).expect("a folder")));
+    }
     let folder = std::env::args().nth(1).map_or_else(std::env::temp_dir, PathBuf::from);
     for engine in [EngineKind::Memory, EngineKind::Sled, EngineKind::Redb] {
         settle(&folder);
@@ -75,6 +84,10 @@ fn measure(engine: EngineKind, folder: &Path) {
 
     drop(store);
     reopen(&options, "after a clean close");
+    let program = std::env::current_exe().expect("known");
+    let status = std::process::Command::new(program).arg(folder).env(DIE, engine.name()).status().expect("started");
+    assert!(!status.success());
+    reopen(&options, &format!("after {LAST_COMMITS} more commits and an abort"));
     println!("  {count} commits, {} MiB in the folder", folder_bytes(folder) >> 20);
     let _ = std::fs::remove_dir_all(folder);
 }
@@ -177,6 +190,16 @@ fn scan(store: &Store, count: u64) {
         assert_eq!(entries, count);
         println!("  scan, {name}: {:.2} M entries/s", entries as f64 / start.elapsed().as_secs_f64() / 1e6);
     }
+}
+
+/// Commit, then end without closing anything.
+fn commit_and_die(engine: EngineKind, folder: &Path) -> ! {
+    let store = Store::open(StoreOptions { engine, ..StoreOptions::new(folder) }).expect("opened");
+    let commits = (0..LAST_COMMITS).map(|number| store.commit(transaction(&store, 1 << 40 | number, true)));
+    for result in futures::executor::block_on(futures::future::join_all(commits)) {
+        result.expect("committed");
+    }
+    std::process::abort();
 }
 
 fn reopen(options: &StoreOptions, when: &str) {
