@@ -36,7 +36,12 @@ fn checked_name(path: &str) -> Outcome<&str> {
     for _ in 0..8 {
         let drive = decoded.as_bytes().get(1) == Some(&b':') && matches!(decoded.as_bytes().get(2), Some(b'/' | b'\\'));
         let parts_bad = decoded.split('/').any(|part| part.is_empty() || part == "." || part == "..");
-        if parts_bad || drive || decoded.starts_with('\\') || decoded.contains(['#', '\0']) || decoded.starts_with("file:") {
+        if parts_bad
+            || drive
+            || decoded.starts_with('\\')
+            || decoded.contains(['#', '\0'])
+            || decoded.starts_with("file:")
+        {
             return Err(invalid());
         }
         let next = percent_decoded(&decoded);
@@ -106,7 +111,10 @@ pub fn upload(request: &Request, path: &str) -> Outcome<Reply> {
         Err(Failure::new(
             Code::ResourceExhausted,
             if length > settings.artifact_bytes_max {
-                format!("Artifact '{name}' is larger than {} bytes, the most that one may have.", settings.artifact_bytes_max)
+                format!(
+                    "Artifact '{name}' is larger than {} bytes, the most that one may have.",
+                    settings.artifact_bytes_max
+                )
             } else {
                 format!(
                     "The artifact quota of experiment {bucket} ({} bytes) leaves {left} bytes. Delete artifacts that are no \
@@ -200,7 +208,8 @@ pub fn download(path: &str) -> Outcome<Reply> {
     let blob = blobs::lookup(name)?.ok_or_else(|| Failure::missing(format!("No such artifact: '{name}'")))?;
     let file = name.rsplit('/').next().unwrap_or(name);
     // Always an attachment, never HTML: what a run logged must not act in the name of this server.
-    let plain: String = file.chars().map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) { c } else { '_' }).collect();
+    let plain: String =
+        file.chars().map(|c| if c.is_ascii_graphic() && !"\"\\".contains(c) { c } else { '_' }).collect();
     Ok(Reply::send(blob.sha256)
         .header("content-type", media_type(file))
         .header("content-disposition", format!("attachment; filename=\"{plain}\"; filename*=UTF-8''{}", encoded(file)))
@@ -220,8 +229,31 @@ fn encoded(text: &str) -> String {
 }
 
 const TEXT_ENDINGS: &[&str] = &[
-    "txt", "log", "err", "cfg", "conf", "ini", "md", "rst", "py", "r", "js", "css", "html", "htm", "xml", "yaml", "yml",
-    "toml", "json", "csv", "tsv", "svg", "sh", "MLmodel", "MLproject",
+    "txt",
+    "log",
+    "err",
+    "cfg",
+    "conf",
+    "ini",
+    "md",
+    "rst",
+    "py",
+    "r",
+    "js",
+    "css",
+    "html",
+    "htm",
+    "xml",
+    "yaml",
+    "yml",
+    "toml",
+    "json",
+    "csv",
+    "tsv",
+    "svg",
+    "sh",
+    "MLmodel",
+    "MLproject",
 ];
 
 fn media_type(file: &str) -> &'static str {
@@ -431,8 +463,23 @@ mod tests {
         check("dir/", Some("dir"));
         check("a/..b/c...", Some("a/..b/c..."));
         for bad in [
-            "", "/", "/etc/passwd", "a/../b", "..", "a/./b", "a//b", "%2e%2e/a", "a/%252e%252e/b", "a/%2e%2e%2fb", "C:/x",
-            "C:\\x", "\\\\host\\x", "a#b", "a\0b", "file:///etc/passwd", "%00",
+            "",
+            "/",
+            "/etc/passwd",
+            "a/../b",
+            "..",
+            "a/./b",
+            "a//b",
+            "%2e%2e/a",
+            "a/%252e%252e/b",
+            "a/%2e%2e%2fb",
+            "C:/x",
+            "C:\\x",
+            "\\\\host\\x",
+            "a#b",
+            "a\0b",
+            "file:///etc/passwd",
+            "%00",
         ] {
             check(bad, None);
         }

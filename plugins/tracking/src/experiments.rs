@@ -95,10 +95,7 @@ fn write_new(
         Write::new("last_update_time", now),
     ];
     fields.extend(tags.iter().map(|(key, value)| Write::new(format!("tags.{key}"), *value)));
-    tx.put_json(
-        store::experiment_key(id),
-        &Record { name: name.to_owned(), artifact_location, is_deleted: false },
-    )?;
+    tx.put_json(store::experiment_key(id), &Record { name: name.to_owned(), artifact_location, is_deleted: false })?;
     tx.index(indexes::EXPERIMENTS).set(id, fields)?;
     Ok(())
 }
@@ -277,11 +274,8 @@ struct CascadeState {
 
 /// Give every run of an experiment the experiment's stage.
 fn cascade(state: &CascadeState) -> Outcome<()> {
-    let (from, to) = if state.deleting {
-        (Lifecycle::Active, Lifecycle::Deleted)
-    } else {
-        (Lifecycle::Deleted, Lifecycle::Active)
-    };
+    let (from, to) =
+        if state.deleting { (Lifecycle::Active, Lifecycle::Deleted) } else { (Lifecycle::Deleted, Lifecycle::Active) };
     let place = Place { lifecycle: to, experiment_id: state.experiment_id.clone() }.encode();
     loop {
         let query = index::Query::new()

@@ -168,7 +168,10 @@ impl<'a> Reader<'a> {
 }
 
 fn damaged() -> Failure {
-    Failure::new(Code::InternalError, "a stored fragment of a metric's history is damaged; check the host's data folder")
+    Failure::new(
+        Code::InternalError,
+        "a stored fragment of a metric's history is damaged; check the host's data folder",
+    )
 }
 
 /// Collects the first rows of a history behind a place, in constant memory.
@@ -209,7 +212,13 @@ impl Page {
         let more = self.rows.len() > self.limit;
         self.rows.truncate(self.limit);
         let next = more.then(|| self.rows.last().copied()).flatten();
-        (self.rows.into_iter().map(|(timestamp, step, key)| Point { timestamp, step, value: unsortable(key) }).collect(), next)
+        (
+            self.rows
+                .into_iter()
+                .map(|(timestamp, step, key)| Point { timestamp, step, value: unsortable(key) })
+                .collect(),
+            next,
+        )
     }
 }
 
@@ -255,7 +264,8 @@ mod tests {
         for (name, expect) in &rows {
             let mut found = false;
             points(&packed, name, |p| {
-                found |= (p.timestamp, p.step, p.value.to_bits()) == (expect.timestamp, expect.step, expect.value.to_bits());
+                found |=
+                    (p.timestamp, p.step, p.value.to_bits()) == (expect.timestamp, expect.step, expect.value.to_bits());
             })
             .unwrap();
             assert!(found, "{name}");

@@ -7,7 +7,7 @@
 use crate::errors::{Code, Failure, Outcome};
 use crate::json::{self, Object};
 use crate::store::{self, change, indexes};
-use crate::wire::{Args, Field, Kind, member, member_integer, required, optional};
+use crate::wire::{Args, Field, Kind, member, member_integer, optional, required};
 use crate::{runs, validate};
 use mainstay_sdk::index::{DocumentRef, Field as Write, Value};
 use mainstay_sdk::{Transaction, keys};
@@ -237,7 +237,9 @@ fn model_ids(args: &Args) -> Outcome<Vec<(String, i64)>> {
     let mut out = Vec::new();
     for (at, item) in args.objects("models").enumerate() {
         let path = format!("models[{at}].model_id");
-        let id = member(item, "model_id", &path)?.filter(|id| !id.is_empty()).ok_or_else(|| validate::missing_value(&path))?;
+        let id = member(item, "model_id", &path)?
+            .filter(|id| !id.is_empty())
+            .ok_or_else(|| validate::missing_value(&path))?;
         validate::length("model_id", 256, id)?;
         out.push((id.to_owned(), member_integer(item, "step", &format!("models[{at}].step"))?.unwrap_or(0)));
     }
@@ -266,7 +268,8 @@ impl Datasets {
         if wanted.is_empty() {
             return Ok(Self(HashMap::new()));
         }
-        let names: Vec<_> = wanted.iter().map(|(experiment, identity)| store::dataset_key(experiment, identity)).collect();
+        let names: Vec<_> =
+            wanted.iter().map(|(experiment, identity)| store::dataset_key(experiment, identity)).collect();
         let found = keys::get_many(&names)?;
         Ok(Self(wanted.into_iter().zip(found).filter_map(|(name, json)| Some((name, json?))).collect()))
     }
@@ -302,7 +305,8 @@ impl Datasets {
 }
 
 fn each_reference(mut packed: &[u8], mut each: impl FnMut([u8; IDENTITY_BYTES], &[u8])) -> Outcome<()> {
-    let damaged = || Failure::new(Code::InternalError, "a run's list of datasets is damaged; check the host's data folder");
+    let damaged =
+        || Failure::new(Code::InternalError, "a run's list of datasets is damaged; check the host's data folder");
     while !packed.is_empty() {
         let (identity, rest) = packed.split_first_chunk::<IDENTITY_BYTES>().ok_or_else(damaged)?;
         let (length, rest) = rest.split_first_chunk::<4>().ok_or_else(damaged)?;

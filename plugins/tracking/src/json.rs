@@ -163,8 +163,8 @@ mod tests {
     fn writes_what_the_client_reads() {
         check(|_| (), "{}");
         check(|o| _ = o.text("a", "b\"\n").integer("n", -3), r#"{"a":"b\"\n","n":-3}"#);
-        check(|o| _ = o.list("l", Vec::<i64>::new(), |w, v| integer(w, v)), "{}");
-        check(|o| _ = o.list("l", [1, 2], |w, v| integer(w, v)), r#"{"l":[1,2]}"#);
+        check(|o| _ = o.list("l", Vec::<i64>::new(), integer), "{}");
+        check(|o| _ = o.list("l", [1, 2], integer), r#"{"l":[1,2]}"#);
         check(|o| _ = o.real("v", f64::NAN).real("w", f64::NEG_INFINITY), r#"{"v":"NaN","w":"-Infinity"}"#);
         check(|o| _ = o.real("v", 0.1).real("w", 3.0), r#"{"v":0.1,"w":3.0}"#);
         check(|o| _ = o.pairs("tags", [("k", "v")]), r#"{"tags":[{"key":"k","value":"v"}]}"#);

@@ -39,7 +39,9 @@ mainstay_sdk::export_api!(Tracking);
 
 impl Api for Tracking {
     fn start(_previous: Option<&str>) -> Result<()> {
-        experiments::start().and_then(|()| removal::start()).map_err(|failure| mainstay_sdk::Error::internal(failure.message))
+        experiments::start()
+            .and_then(|()| removal::start())
+            .map_err(|failure| mainstay_sdk::Error::internal(failure.message))
     }
 
     fn handle(request: &Request) -> Result<Reply> {
@@ -203,7 +205,9 @@ fn api(request: &Request, method: &str, rest: &str) -> Outcome<Reply> {
         _ if rest == "webhooks" || rest.starts_with("webhooks/") => {
             Err(Failure::new(Code::NotImplemented, "Webhooks are not supported by this server yet."))
         }
-        ("POST", "artifacts/presigned-upload-url" | "artifacts/presigned-download-url") => Err(artifacts::no_presigned()),
+        ("POST", "artifacts/presigned-upload-url" | "artifacts/presigned-download-url") => {
+            Err(artifacts::no_presigned())
+        }
         _ => Err(no_such_endpoint(request)),
     }
 }
@@ -213,7 +217,8 @@ fn warned((body, warning): (Vec<u8>, Option<String>)) -> Reply {
     match warning {
         Some(text) => {
             // Headers are ASCII without line breaks; names of models need not be.
-            let text: String = text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect();
+            let text: String =
+                text.chars().map(|c| if c.is_ascii() && !c.is_ascii_control() { c } else { '?' }).collect();
             reply.header("x-mainstay-warning", text)
         }
         None => reply,
@@ -289,11 +294,17 @@ fn root(request: &Request, method: &str, path: &str) -> Outcome<Reply> {
         ("GET" | "HEAD", ["health"]) => Ok(Reply::text("OK")),
         ("POST", ["v1", "traces"]) => Err(traces::not_supported()),
         ("GET", ["get-artifact"]) => artifacts::download_of_run(request.query()),
-        ("GET", ["provenance", "models", name, "versions", version]) => provenance::of_version(name, version).map(answer),
+        ("GET", ["provenance", "models", name, "versions", version]) => {
+            provenance::of_version(name, version).map(answer)
+        }
         ("GET", ["provenance", "runs", run_id]) => provenance::of_run(run_id).map(answer),
-        ("GET", ["provenance", "datasets", name]) => provenance::of_dataset(name, request.query().get("digest")).map(answer),
+        ("GET", ["provenance", "datasets", name]) => {
+            provenance::of_dataset(name, request.query().get("digest")).map(answer)
+        }
         ("GET", ["registry", name, "decisions"]) => registry::decisions::list(name).map(answer),
-        ("POST", ["registry", name, "decisions"]) => registry::decisions::comment(name, fields(request)?, by()).map(answer),
+        ("POST", ["registry", name, "decisions"]) => {
+            registry::decisions::comment(name, fields(request)?, by()).map(answer)
+        }
         ("GET", ["removals"]) => removal::list().map(answer),
         ("POST", ["removals"]) => {
             must_be_admin(request)?;

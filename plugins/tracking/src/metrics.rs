@@ -14,8 +14,8 @@ use crate::wire::{Args, Field, Kind, optional, required};
 use crate::{runs, settings, validate};
 use mainstay_sdk::index::Field as Write;
 use mainstay_sdk::{Transaction, keys};
-use serde::de::{Deserializer, Visitor};
 use serde::Deserialize;
+use serde::de::{Deserializer, Visitor};
 use std::borrow::Cow;
 use std::fmt;
 
@@ -43,6 +43,9 @@ impl<'de> Deserialize<'de> for Real {
             }
             fn visit_f64<E>(self, value: f64) -> Result<Real, E> {
                 Ok(Real(value))
+            }
+            fn visit_bool<E>(self, value: bool) -> Result<Real, E> {
+                Ok(Real(f64::from(u8::from(value))))
             }
             fn visit_i64<E>(self, value: i64) -> Result<Real, E> {
                 Ok(Real(value as f64))
@@ -283,7 +286,8 @@ pub fn log_metric(args: Args) -> Outcome<Vec<u8>> {
     Ok(b"{}".to_vec())
 }
 
-const LOG_PARAM: &[Field] = &[required("run_id", Kind::Text), required("key", Kind::Text), optional("value", Kind::Text)];
+const LOG_PARAM: &[Field] =
+    &[required("run_id", Kind::Text), required("key", Kind::Text), optional("value", Kind::Text)];
 
 /// `runs/log-parameter`
 pub fn log_param(args: Args) -> Outcome<Vec<u8>> {
@@ -383,7 +387,8 @@ fn log_parsed(request: &BatchIn<'_>) -> Outcome<Vec<u8>> {
 fn params_must_differ(params: &[(&str, &str)]) -> Outcome<()> {
     let mut names: Vec<_> = params.iter().map(|(key, _)| *key).collect();
     names.sort_unstable();
-    let twice: Vec<_> = names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("'{}'", pair[0])).collect();
+    let twice: Vec<_> =
+        names.windows(2).filter(|pair| pair[0] == pair[1]).map(|pair| format!("'{}'", pair[0])).collect();
     if twice.is_empty() {
         return Ok(());
     }
@@ -406,7 +411,11 @@ fn each_point(run_id: &str, metric: &str, mut each: impl FnMut(Point)) -> Outcom
 
 fn write_point(out: &mut Vec<u8>, metric: &str, point: &Point, run_id: Option<&str>) {
     let mut object = Object::new(out);
-    object.text("key", metric).real("value", point.value).integer("timestamp", point.timestamp).integer("step", point.step);
+    object
+        .text("key", metric)
+        .real("value", point.value)
+        .integer("timestamp", point.timestamp)
+        .integer("step", point.step);
     object.maybe_text("run_id", run_id).end();
 }
 
@@ -478,7 +487,8 @@ pub fn get_history_bulk(query: &mainstay_sdk::http::QueryString) -> Outcome<Vec<
     let Some(metric) = args.text("metric_key") else {
         return Err(Failure::invalid("GetMetricHistoryBulk request must specify a metric_key."));
     };
-    let limit = usize::try_from(args.integer("max_results").unwrap_or(BULK_ROWS_MAX).clamp(0, BULK_ROWS_MAX)).unwrap_or(0);
+    let limit =
+        usize::try_from(args.integer("max_results").unwrap_or(BULK_ROWS_MAX).clamp(0, BULK_ROWS_MAX)).unwrap_or(0);
     run_ids.sort_unstable();
     run_ids.dedup();
     let mut rows = Vec::new();

@@ -69,7 +69,12 @@ pub fn smallest_field(metric: &str, dataset: Option<&str>, digest: Option<&str>)
 
 /// Add metrics of logged models to a transaction that logs them to a run. Models that are not there are passed over, as
 /// the reference server does: the run's own metric counts.
-pub fn collect_metrics(tx: &Transaction, run_id: &str, experiment_id: &str, metrics: &[ModelMetric<'_>]) -> Outcome<()> {
+pub fn collect_metrics(
+    tx: &Transaction,
+    run_id: &str,
+    experiment_id: &str,
+    metrics: &[ModelMetric<'_>],
+) -> Outcome<()> {
     if metrics.is_empty() {
         return Ok(());
     }
@@ -85,7 +90,7 @@ pub fn collect_metrics(tx: &Transaction, run_id: &str, experiment_id: &str, metr
         }
         tx.expect_unchanged(store::logged_model_key(model_id))?;
         let mut fields = Vec::new();
-        let mut by_source: BTreeMap<(Option<&str>, Option<&str>), Vec<(&str, Point)>> = BTreeMap::new();
+        let mut by_source: BTreeMap<_, Vec<(&str, Point)>> = BTreeMap::new();
         for metric in &metrics {
             by_source.entry((metric.dataset_name, metric.dataset_digest)).or_default().push((metric.key, metric.point));
             fields.extend(metric_fields(metric));
@@ -151,9 +156,12 @@ fn metric_rows(ids: &[&str]) -> Outcome<HashMap<String, Vec<Row>>> {
         }
     }
     for rows in out.values_mut() {
-        rows.sort_by(|a, b| (&a.key, a.point.by_time(), &a.dataset, &a.run_id).cmp(&(&b.key, b.point.by_time(), &b.dataset, &b.run_id)));
+        rows.sort_by(|a, b| {
+            (&a.key, a.point.by_time(), &a.dataset, &a.run_id).cmp(&(&b.key, b.point.by_time(), &b.dataset, &b.run_id))
+        });
         rows.dedup_by(|a, b| {
-            (&a.key, a.point.by_time(), &a.run_id, &a.dataset, &a.digest) == (&b.key, b.point.by_time(), &b.run_id, &b.dataset, &b.digest)
+            (&a.key, a.point.by_time(), &a.run_id, &a.dataset, &a.digest)
+                == (&b.key, b.point.by_time(), &b.run_id, &b.dataset, &b.digest)
         });
         rows.truncate(METRIC_ROWS_MAX);
     }
@@ -161,15 +169,20 @@ fn metric_rows(ids: &[&str]) -> Outcome<HashMap<String, Vec<Row>>> {
 }
 
 fn read_rows(fragment: &[u8], rows: &mut Vec<Row>) -> Outcome<()> {
-    let damaged = || {
-        Failure::new(crate::errors::Code::InternalError, "a stored fragment of a logged model's metrics is damaged")
-    };
+    let damaged =
+        || Failure::new(crate::errors::Code::InternalError, "a stored fragment of a logged model's metrics is damaged");
     let (length, rest) = fragment.split_first_chunk::<4>().ok_or_else(damaged)?;
     let (source, points) = rest.split_at_checked(u32::from_le_bytes(*length) as usize).ok_or_else(damaged)?;
     let (run_id, _, dataset, digest): (String, String, Option<String>, Option<String>) =
         serde_json::from_slice(source).map_err(|_| damaged())?;
     history::all_points(points, |key, point| {
-        rows.push(Row { key: key.to_owned(), point, run_id: run_id.clone(), dataset: dataset.clone(), digest: digest.clone() });
+        rows.push(Row {
+            key: key.to_owned(),
+            point,
+            run_id: run_id.clone(),
+            dataset: dataset.clone(),
+            digest: digest.clone(),
+        });
     })
 }
 
@@ -419,7 +432,8 @@ pub fn search(args: Args) -> Outcome<Vec<u8>> {
     }
     let mut orders = Vec::new();
     for item in args.objects("order_by") {
-        let text = |name: &str| Ok::<_, Failure>(member(item, name, name)?.filter(|t| !t.is_empty()).map(str::to_owned));
+        let text =
+            |name: &str| Ok::<_, Failure>(member(item, name, name)?.filter(|t| !t.is_empty()).map(str::to_owned));
         let Some(field_name) = text("field_name")? else {
             return Err(Failure::invalid("`field_name` in the `order_by` clause must be specified."));
         };

@@ -83,7 +83,9 @@ impl Search {
                 write(&mut out, &part)?;
                 // The next part is as large as the room that is left, judged by the rows so far.
                 let row_bytes = ((out.len() - before) / part.len()).max(64);
-                part_rows = u32::try_from(PAGE_BYTES_TARGET.saturating_sub(out.len()) / row_bytes).unwrap_or(0).clamp(1, PART_ROWS_MAX);
+                part_rows = u32::try_from(PAGE_BYTES_TARGET.saturating_sub(out.len()) / row_bytes)
+                    .unwrap_or(0)
+                    .clamp(1, PART_ROWS_MAX);
             }
             left -= u32::try_from(part.len()).unwrap_or(left);
             after = part.next().map(<[u8]>::to_vec);
@@ -98,7 +100,9 @@ impl Search {
             if out.len() > 1 {
                 out.push(b',');
             }
-            out.extend_from_slice(format!("\"next_page_token\":\"{}\"", plan::page_token(self.fingerprint, &cursor)).as_bytes());
+            out.extend_from_slice(
+                format!("\"next_page_token\":\"{}\"", plan::page_token(self.fingerprint, &cursor)).as_bytes(),
+            );
         }
         out.push(b'}');
         Ok(out)

@@ -95,8 +95,10 @@ fn run(run_id: &str) -> Outcome<Value> {
     };
     let run = document.as_ref();
     let tag = |key: &str| run.text(&format!("tags.{key}")).map(str::to_owned);
-    let datasets: Vec<_> =
-        inputs::datasets_of(run_id)?.into_iter().map(|(name, digest)| json!({ "name": name, "digest": digest })).collect();
+    let datasets: Vec<_> = inputs::datasets_of(run_id)?
+        .into_iter()
+        .map(|(name, digest)| json!({ "name": name, "digest": digest }))
+        .collect();
     Ok(json!({
         "run_id": run_id,
         "is_known": true,

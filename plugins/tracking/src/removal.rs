@@ -30,8 +30,9 @@ struct Leftovers {
 /// Finish what a crash interrupted.
 pub fn start() -> Outcome<()> {
     for entry in keys::scan(store::leftovers_prefix().prefix()) {
-        let left: Leftovers = serde_json::from_slice(&entry?.value)
-            .map_err(|e| Failure::new(Code::InternalError, format!("a note of an unfinished removal is damaged: {e}")))?;
+        let left: Leftovers = serde_json::from_slice(&entry?.value).map_err(|e| {
+            Failure::new(Code::InternalError, format!("a note of an unfinished removal is damaged: {e}"))
+        })?;
         clear_up(&left)?;
     }
     Ok(())
@@ -87,7 +88,8 @@ fn must_be_over(what: &str, stage: Option<&str>, deleted_ms: Option<i64>, by_nam
     let left_ms = until - clock::now_ms();
     if left_ms > 0 && !by_name {
         let left = (left_ms + DAY_MS - 1) / DAY_MS;
-        let message = format!("{what} can be restored for {left} more days ({days} in all). Wait, or ask for it by name.");
+        let message =
+            format!("{what} can be restored for {left} more days ({days} in all). Wait, or ask for it by name.");
         return Err(Failure::new(Code::ResourceConflict, message));
     }
     Ok(())
@@ -121,10 +123,8 @@ pub fn remove_run(run_id: &str, by_name: bool, by: &str) -> Outcome<()> {
 }
 
 fn runs_of(experiment_id: &str) -> Outcome<Vec<String>> {
-    let query = Query::new()
-        .filter(field("experiment_id").equal(experiment_id))
-        .fields(Vec::<String>::new())
-        .limit(50_000);
+    let query =
+        Query::new().filter(field("experiment_id").equal(experiment_id)).fields(Vec::<String>::new()).limit(50_000);
     Ok(index::select(indexes::RUNS, &query)?.iter().map(|run| run.id().to_owned()).collect())
 }
 
@@ -150,7 +150,10 @@ pub fn remove_experiment(id: &str, by: &str) -> Outcome<()> {
     if run_ids.len() > SWEEP_RUNS_MAX as usize {
         return Err(Failure::new(
             Code::ResourceConflict,
-            format!("{what} had {} runs, of which {SWEEP_RUNS_MAX} were removed now. Ask again to go on.", run_ids.len()),
+            format!(
+                "{what} had {} runs, of which {SWEEP_RUNS_MAX} were removed now. Ask again to go on.",
+                run_ids.len()
+            ),
         ));
     }
     for model in &models {
@@ -176,10 +179,8 @@ pub fn remove_experiment(id: &str, by: &str) -> Outcome<()> {
 }
 
 fn models_of(experiment_id: &str) -> Outcome<Vec<String>> {
-    let query = Query::new()
-        .filter(field("experiment_id").equal(experiment_id))
-        .fields(Vec::<String>::new())
-        .limit(50_000);
+    let query =
+        Query::new().filter(field("experiment_id").equal(experiment_id)).fields(Vec::<String>::new()).limit(50_000);
     Ok(index::select(indexes::LOGGED_MODELS, &query)?.iter().map(|model| model.id().to_owned()).collect())
 }
 
@@ -205,7 +206,9 @@ fn models_must_be_free(ids: &[String]) -> Outcome<()> {
 fn remove_model(id: &str) -> Outcome<()> {
     let (left, _) = change(|tx| {
         let document = index::document(indexes::LOGGED_MODELS, id)?;
-        let root = document.as_ref().and_then(|d| d.as_ref().text("artifact_uri").and_then(artifacts::path_of).map(str::to_owned));
+        let root = document
+            .as_ref()
+            .and_then(|d| d.as_ref().text("artifact_uri").and_then(artifacts::path_of).map(str::to_owned));
         let left = Leftovers {
             id: format!("logged model {id}"),
             prefixes: vec![Vec::from(store::logged_model_metrics_key(id))],
@@ -266,7 +269,8 @@ pub fn sweep(by: &str) -> Outcome<Vec<u8>> {
 pub fn list() -> Outcome<Vec<u8>> {
     let days = i64::from(settings::get()?.retention_days);
     let deleted = || field("lifecycle_stage").equal(Lifecycle::Deleted.word());
-    let query = Query::new().filter(deleted()).fields(["deleted_time", "run_name", "experiment_id"]).limit(SWEEP_RUNS_MAX);
+    let query =
+        Query::new().filter(deleted()).fields(["deleted_time", "run_name", "experiment_id"]).limit(SWEEP_RUNS_MAX);
     let found = index::select(indexes::RUNS, &query)?;
     let ids: Vec<_> = found.iter().map(|run| run.id().to_owned()).collect();
     let versions = provenance::versions_of_runs(&ids)?;
@@ -294,7 +298,9 @@ pub fn list() -> Outcome<Vec<u8>> {
             })
         })
         .collect();
-    provenance::render(&json!({ "retention_days": days, "runs": runs, "runs_in_all": found.matched(), "experiments": experiments }))
+    provenance::render(
+        &json!({ "retention_days": days, "runs": runs, "runs_in_all": found.matched(), "experiments": experiments }),
+    )
 }
 
 /// Keep a run from being removed while a transaction that refers to it commits. Runs that are not known here are not

@@ -347,7 +347,8 @@ const UPDATE: &[Field] = &[
 pub fn update(args: Args) -> Outcome<Vec<u8>> {
     let args = args.checked(UPDATE)?;
     let run_id = args.text_or_empty("run_id");
-    let status = args.integer("status").and_then(|n| STATUSES.iter().find(|(_, number)| *number == n)).map(|(word, _)| *word);
+    let status =
+        args.integer("status").and_then(|n| STATUSES.iter().find(|(_, number)| *number == n)).map(|(word, _)| *word);
     let end_time = args.integer("end_time");
     let name = match args.text("run_name") {
         Some(name) => Some(validate::run_tag("run_name", NAME_TAG, name, settings::get()?.truncate_long_values)?),

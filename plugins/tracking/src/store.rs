@@ -29,11 +29,7 @@ pub mod indexes {
 }
 
 fn named(key: Key, name: &str) -> Key {
-    if name.len() <= PLAIN_NAME_BYTES_MAX {
-        key.tag(0).text(name)
-    } else {
-        key.tag(1).raw(Sha256::digest(name))
-    }
+    if name.len() <= PLAIN_NAME_BYTES_MAX { key.tag(0).text(name) } else { key.tag(1).raw(Sha256::digest(name)) }
 }
 
 /// An experiment's record.

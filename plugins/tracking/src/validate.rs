@@ -150,6 +150,9 @@ pub fn key_name(path: &str, name: &str) -> Outcome<()> {
 pub fn metric(path: &str, key: &str, value: f64, timestamp: i64) -> Outcome<()> {
     key_name(&under(path, "name"), key)?;
     if timestamp < 0 {
+        let mut shown = Vec::new();
+        crate::json::real(&mut shown, value);
+        let value = String::from_utf8_lossy(&shown);
         return Err(invalid_value(
             &under(path, "timestamp"),
             &timestamp.to_string(),
@@ -204,9 +207,9 @@ pub fn run_id(id: &str) -> Outcome<()> {
 pub fn experiment_id(id: &str) -> Outcome<String> {
     match id.trim().parse::<i64>() {
         Ok(number) => Ok(number.to_string()),
-        Err(_) => Err(Failure::invalid(format!(
-            "Invalid experiment ID '{id}'. Experiment ID must be a valid integer."
-        ))),
+        Err(_) => {
+            Err(Failure::invalid(format!("Invalid experiment ID '{id}'. Experiment ID must be a valid integer.")))
+        }
     }
 }
 
@@ -224,7 +227,9 @@ pub fn artifact_location(location: &str) -> Outcome<()> {
         return Err(Failure::invalid(format!("Artifact location cannot be a runs:/ URI. Given: '{location}'")));
     }
     if location.contains(['#', '?', ';']) || location.split('/').any(|part| part == "..") {
-        return Err(Failure::invalid(format!("'artifact_location' URL can't include fragments, params or '..': '{location}'")));
+        return Err(Failure::invalid(format!(
+            "'artifact_location' URL can't include fragments, params or '..': '{location}'"
+        )));
     }
     if longer_than(location, ARTIFACT_LOCATION_CHARS_MAX) {
         return Err(Failure::invalid(format!(
@@ -362,7 +367,7 @@ mod tests {
         );
         check(
             metric("metrics[1]", "m", 1.0, -1),
-            "Invalid value -1 for parameter 'metrics[1].timestamp' supplied: metric 'm' (value=1). Timestamp must be a \
+            "Invalid value -1 for parameter 'metrics[1].timestamp' supplied: metric 'm' (value=1.0). Timestamp must be a \
              nonnegative long (64-bit integer) ",
         );
         check(run_id("a b"), "Invalid value \"a b\" for parameter 'run_id' supplied.");
@@ -371,9 +376,15 @@ mod tests {
             "A batch logging request can contain at most 1000 metrics. Got 1001 metrics. Please split up metrics across \
              multiple requests and try again.",
         );
-        check(alias("a b"), "Invalid alias name: 'a b'. Names may only contain alphanumerics, underscores (_), and dashes (-).");
+        check(
+            alias("a b"),
+            "Invalid alias name: 'a b'. Names may only contain alphanumerics, underscores (_), and dashes (-).",
+        );
         check(alias_not_reserved("v12"), "Version alias name 'v12' is reserved.");
-        check(key_name("key", "é,"), &format!("Invalid value \"\\u00e9,\" for parameter 'key' supplied: {BAD_CHARACTERS}"));
+        check(
+            key_name("key", "é,"),
+            &format!("Invalid value \"\\u00e9,\" for parameter 'key' supplied: {BAD_CHARACTERS}"),
+        );
     }
 
     #[test]

@@ -52,7 +52,8 @@ pub struct Model {
 pub fn find(name: &str) -> Outcome<Model> {
     let not_found = || Failure::missing(format!("Registered Model with name={name} not found"));
     let uid = keys::get(store::registered_name_key(name))?.ok_or_else(not_found)?;
-    let uid = String::from_utf8(uid).map_err(|_| Failure::new(Code::InternalError, "a registered model's key is damaged"))?;
+    let uid =
+        String::from_utf8(uid).map_err(|_| Failure::new(Code::InternalError, "a registered model's key is damaged"))?;
     let record = keys::get_json(store::registered_key(&uid))?.ok_or_else(not_found)?;
     Ok(Model { uid, record })
 }
@@ -115,10 +116,7 @@ pub fn latest_fields(stages: &[(i64, String)]) -> Vec<Write> {
 /// A stage in its canonical spelling.
 pub fn canonical_stage(stage: &str) -> Outcome<&'static str> {
     STAGES.iter().find(|known| known.eq_ignore_ascii_case(stage)).copied().ok_or_else(|| {
-        Failure::invalid(format!(
-            "Invalid Model Version stage: {stage}. Value must be one of {}.",
-            STAGES.join(", ")
-        ))
+        Failure::invalid(format!("Invalid Model Version stage: {stage}. Value must be one of {}.", STAGES.join(", ")))
     })
 }
 
@@ -467,9 +465,10 @@ pub fn set_alias(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
             return Ok(None);
         }
         mirror::move_pointer(tx, name, alias, Some(version))?;
-        let decision = decisions::Decision::new(by, "alias").subject(alias).version(version).comment(args.text("comment"));
+        let decision =
+            decisions::Decision::new(by, "alias").subject(alias).version(version).comment(args.text("comment"));
         decisions::note(tx, &model.uid, &decision.maybe_from(old.map(|v| v.to_string())).to(&version.to_string()))?;
-        Ok(crate::provenance::warning(&document.as_ref(), &format!("alias '{alias}'"))?)
+        crate::provenance::warning(&document.as_ref(), &format!("alias '{alias}'"))
     })?;
     Ok((b"{}".to_vec(), warning))
 }
@@ -512,7 +511,8 @@ pub fn resolve_alias(model: &Model, alias: &str) -> Outcome<i64> {
     let document = document.as_ref();
     if alias.eq_ignore_ascii_case("latest") {
         let latest = STAGES.iter().filter_map(|stage| document.integer(&format!("latest.{stage}"))).max();
-        return latest.ok_or_else(|| Failure::missing(format!("Latest version not found for model {}.", model.record.name)));
+        return latest
+            .ok_or_else(|| Failure::missing(format!("Latest version not found for model {}.", model.record.name)));
     }
     document
         .integer(&format!("alias.{alias}"))

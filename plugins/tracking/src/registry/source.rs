@@ -120,9 +120,11 @@ fn registered(source: &str, address: &Address<'_>, run_id: Option<&str>, model_i
         Address::Alias(_, alias) => registry::resolve_alias(&model, alias)?,
         Address::Stage(_, stage) => {
             let stage = registry::canonical_stage(stage)?;
-            model.document()?.as_ref().integer(&format!("latest.{stage}")).ok_or_else(|| {
-                Failure::missing(format!("Model '{name}' has no version in stage {stage}"))
-            })?
+            model
+                .document()?
+                .as_ref()
+                .integer(&format!("latest.{stage}"))
+                .ok_or_else(|| Failure::missing(format!("Model '{name}' has no version in stage {stage}")))?
         }
         Address::Logged(_) => return Err(invalid(source, "model_id")),
     };

@@ -126,7 +126,8 @@ fn write_new(
     ];
     fields.extend(tags.iter().map(|(key, value)| Write::new(format!("tags.{key}"), *value)));
     tx.index(indexes::MODEL_VERSIONS).set(&model.version_id(version), fields)?;
-    let mut of_model = vec![Write::new("last_updated_timestamp", now), Write::new(format!("latest.{}", STAGES[0]), version)];
+    let mut of_model =
+        vec![Write::new("last_updated_timestamp", now), Write::new(format!("latest.{}", STAGES[0]), version)];
     if tags.iter().any(|(key, value)| *key == PROMPT_TAG && *value == "true") && !model.record.is_prompt {
         // A prompt's version under a model's name: the search for models must not show it as one.
         of_model.clear();

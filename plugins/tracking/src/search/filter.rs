@@ -98,10 +98,11 @@ pub fn parse(entity: Entity, text: &str) -> Outcome<Vec<Clause>> {
     let mut parser = Parser { entity, tokens: &tokens, at: 0 };
     let mut clauses = Vec::new();
     while parser.at < tokens.len() {
-        if !clauses.is_empty() {
+        clauses.push(parser.clause()?);
+        if parser.at < tokens.len() {
+            // One that nothing follows is what gluing conditions together leaves behind; it changes no question.
             parser.conjunction()?;
         }
-        clauses.push(parser.clause()?);
         if clauses.len() > CLAUSES_MAX {
             return Err(Failure::invalid(format!("The filter has more than {CLAUSES_MAX} conditions.")));
         }
@@ -128,7 +129,7 @@ impl<'a> Parser<'a> {
 
     fn conjunction(&mut self) -> Outcome<()> {
         match self.next() {
-            Some(token) if token.is("AND") && self.at < self.tokens.len() => Ok(()),
+            Some(token) if token.is("AND") => Ok(()),
             Some(token) if token.kind == Kind::Mark(';') => {
                 Err(Failure::invalid("Search filter contained multiple expression. Provide AND-ed expression list."))
             }
@@ -184,7 +185,8 @@ impl<'a> Parser<'a> {
             () if token.is("IS") && self.peek_is(0, "NOT") && self.peek_is(1, "NULL") => (Some(Op::IsNotNull), 2),
             () => return Err(invalid_clause(Some(left))),
         };
-        let written: Vec<_> = self.tokens[self.at - 1..=self.at - 1 + extra].iter().map(|t| t.raw.to_uppercase()).collect();
+        let written: Vec<_> =
+            self.tokens[self.at - 1..=self.at - 1 + extra].iter().map(|t| t.raw.to_uppercase()).collect();
         self.at += extra;
         Ok((op, written.join(" ")))
     }
@@ -283,7 +285,8 @@ fn bad_number(key: &Key, raw: &str) -> Failure {
 
 /// Whether this entity compares this key so; the operator, if it does.
 fn allowed(entity: Entity, key: &Key, op: Option<Op>, written: &str, value: &Value) -> Outcome<Op> {
-    let refuse = |valid: &str| Err(Failure::invalid(format!("Invalid comparator '{written}' not one of '{{{valid}}}'")));
+    let refuse =
+        |valid: &str| Err(Failure::invalid(format!("Invalid comparator '{written}' not one of '{{{valid}}}'")));
     let Some(op) = op else {
         return refuse(valid_operators(entity, key));
     };
@@ -293,14 +296,21 @@ fn allowed(entity: Entity, key: &Key, op: Option<Op>, written: &str, value: &Val
             Ok(op)
         } else {
             Err(Failure::invalid(format!(
-                "IS NULL / IS NOT NULL is only supported for tags{}, not for '{}'",
+                "IS NULL / IS NOT NULL is only supported for tags{}, not for {} '{}'",
                 if entity == Entity::Run { " and params" } else { "" },
+                match key.family {
+                    Family::Metric => "'metric'",
+                    Family::Dataset => "'dataset'",
+                    _ => "attribute",
+                },
                 key.name
             )))
         };
     }
     if op.is_list() != matches!(value, Value::List(_)) {
-        return Err(Failure::invalid(format!("Invalid comparison clause. '{written}' and its value do not go together")));
+        return Err(Failure::invalid(format!(
+            "Invalid comparison clause. '{written}' and its value do not go together"
+        )));
     }
     let fits = match key.shape {
         Shape::Number => op.is_order() || op.is_equality(),
@@ -324,7 +334,10 @@ fn allowed(entity: Entity, key: &Key, op: Option<Op>, written: &str, value: &Val
         return refuse(valid_operators(entity, key));
     }
     if matches!(value, Value::Real(_)) && matches!(entity, Entity::Experiment | Entity::ModelVersion) {
-        return Err(Failure::invalid(format!("Invalid value for numeric attribute '{}': a whole number is needed", key.name)));
+        return Err(Failure::invalid(format!(
+            "Invalid value for numeric attribute '{}': a whole number is needed",
+            key.name
+        )));
     }
     Ok(op)
 }
@@ -398,6 +411,9 @@ mod tests {
             ],
         );
         check(Run, "params.a = 'it\"s'", &[("params.a", Op::Equal, text("it\"s"))]);
+        let one = [("metrics.a", Op::Greater, Value::Integer(1))];
+        check(Run, "metrics.a > 1 AND", &one);
+        check(Run, "params.a = 'it''s'", &[("params.a", Op::Equal, text("it''s"))]);
         check(Run, "params.a = ''", &[("params.a", Op::Equal, text(""))]);
     }
 
@@ -405,9 +421,10 @@ mod tests {
     fn runs_refuse() {
         use Entity::Run;
         refuse(Run, "metrics.a > 1 OR metrics.b > 1", "Invalid clause(s) in filter string: 'OR'");
-        refuse(Run, "(metrics.a > 1)", "Invalid clause(s) in filter string: '('");
-        refuse(Run, "metrics.a > 1 AND", "Invalid clause(s)");
         refuse(Run, "AND metrics.a > 1", "Invalid clause(s)");
+        refuse(Run, "metrics.a > 1 AND AND metrics.b > 1", "Invalid clause(s)");
+        refuse(Run, "metrics.a > 1 AND AND", "Invalid clause(s)");
+        refuse(Run, "(metrics.a > 1)", "Invalid clause(s) in filter string: '('");
         refuse(Run, "metrics.a > 1; metrics.b > 2", "multiple expression");
         refuse(Run, "metrics.a > 1 metrics.b > 2", "Invalid clause(s)");
         refuse(Run, "1 = 1", "Expected 'Identifier' found '1'");

@@ -97,7 +97,11 @@ const LOGGED_MODEL: &[Attribute] = &[
     attribute(&["status"], "status", Shape::TextOrList),
     attribute(&["source_run_id"], "source_run_id", Shape::TextOrList),
     attribute(&["experiment_id"], "experiment_id", Shape::TextOrList),
-    attribute(&["creation_timestamp", "creation_time", "creation_timestamp_ms"], "creation_timestamp_ms", Shape::Number),
+    attribute(
+        &["creation_timestamp", "creation_time", "creation_timestamp_ms"],
+        "creation_timestamp_ms",
+        Shape::Number,
+    ),
     attribute(
         &["last_updated_timestamp", "last_updated_time", "last_updated_timestamp_ms"],
         "last_updated_timestamp_ms",
@@ -167,10 +171,14 @@ fn family(entity: Entity, prefix: &str) -> Outcome<Family> {
     let plain = prefix.strip_prefix('`').and_then(|p| p.strip_suffix('`')).unwrap_or(prefix);
     let family = match (entity, plain) {
         (Entity::Run, "metric" | "metrics") | (Entity::LoggedModel, "metrics") => Family::Metric,
-        (Entity::Run, "param" | "params" | "parameter" | "parameters") | (Entity::LoggedModel, "params") => Family::Param,
+        (Entity::Run, "param" | "params" | "parameter" | "parameters") | (Entity::LoggedModel, "params") => {
+            Family::Param
+        }
         (Entity::Run | Entity::Experiment | Entity::RegisteredModel | Entity::ModelVersion, "tag" | "tags")
         | (Entity::LoggedModel, "tags") => Family::Tag,
-        (Entity::Run, "attribute" | "attributes" | "attr" | "run") | (Entity::LoggedModel, "attributes") => Family::Attribute,
+        (Entity::Run, "attribute" | "attributes" | "attr" | "run") | (Entity::LoggedModel, "attributes") => {
+            Family::Attribute
+        }
         (Entity::Experiment | Entity::RegisteredModel | Entity::ModelVersion, "attribute") => Family::Attribute,
         (Entity::Run, "dataset" | "datasets") => Family::Dataset,
         _ => {

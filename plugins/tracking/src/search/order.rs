@@ -35,7 +35,10 @@ pub fn parse(entity: Entity, clauses: &[String]) -> Outcome<Vec<Key>> {
     for clause in clauses {
         let key = one(entity, clause)?;
         if keys.iter().any(|k| k.field == key.field) {
-            return Err(Failure::invalid(format!("`order_by` contains duplicate fields: {clauses:?}")));
+            return Err(Failure::invalid(format!(
+                "`order_by` contains duplicate fields: ['{}']",
+                clauses.join("', '")
+            )));
         }
         keys.push(key);
     }
@@ -67,7 +70,14 @@ fn one(entity: Entity, clause: &str) -> Outcome<Key> {
         Some(token) if token.is("DESC") => true,
         Some(_) => return Err(Failure::invalid(format!("Invalid ordering key in order_by clause '{clause}'."))),
     };
-    let key = super::key(entity, name.raw, true)?;
+    let key = super::key(entity, name.raw, true).map_err(|failure| match entity {
+        Entity::RegisteredModel => Failure::invalid(format!(
+            "Invalid order by key '{}' specified. Valid keys are '{{'name', 'creation_timestamp', \
+             'last_updated_timestamp'}}'",
+            name.raw
+        )),
+        _ => failure,
+    })?;
     if key.family == Family::Dataset || (key.family != Family::Attribute && !entity.has_metrics()) {
         return Err(Failure::invalid(format!("Invalid order_by entity: {}", name.raw)));
     }
@@ -106,9 +116,11 @@ pub fn logged_models(asked: &[(String, bool, Option<String>, Option<String>)]) -
                     "Invalid order by field name: {entity}, only `metrics.<name>` is allowed."
                 )));
             }
-            None => super::key(Entity::LoggedModel, name.trim(), true)
-                .map_err(|_| Failure::invalid(format!("Invalid order by field name: {name}")))?
-                .field,
+            None => {
+                super::key(Entity::LoggedModel, name.trim(), true)
+                    .map_err(|_| Failure::invalid(format!("Invalid order by field name: {name}")))?
+                    .field
+            }
         };
         keys.push(Key { field, descending: !ascending });
     }
@@ -166,7 +178,7 @@ mod tests {
         refuse(Run, &["foo"], "Invalid attribute key");
         refuse(Run, &["dataset.name"], "Invalid order_by entity");
         refuse(Experiment, &["tags.a"], "Invalid order_by entity");
-        refuse(RegisteredModel, &["version"], "Invalid attribute key");
+        refuse(RegisteredModel, &["version"], "Invalid order by key 'version' specified.");
         refuse(Run, &["metrics.a"; KEYS_MAX + 1], "more than 12");
     }
 }

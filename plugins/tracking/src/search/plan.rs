@@ -172,9 +172,8 @@ pub fn page_token(question: Fingerprint, cursor: &[u8]) -> String {
 /// The cursor in a token; none for an absent or empty token.
 pub fn cursor(question: Fingerprint, token: Option<&str>) -> Outcome<Option<Vec<u8>>> {
     let Some(token) = token.filter(|t| !t.is_empty()) else { return Ok(None) };
-    let raw = URL_SAFE_NO_PAD
-        .decode(token)
-        .map_err(|_| Failure::invalid("Invalid page token, could not base64-decode"))?;
+    let raw =
+        URL_SAFE_NO_PAD.decode(token).map_err(|_| Failure::invalid("Invalid page token, could not base64-decode"))?;
     match raw.split_first_chunk::<9>() {
         Some(([1, hash @ ..], cursor)) if *hash == question.0.to_le_bytes() => Ok(Some(cursor.to_vec())),
         Some(([1, ..], _)) => Err(Failure::invalid(
@@ -197,7 +196,8 @@ mod tests {
         assert_eq!(cursor(question, Some("")).unwrap(), None);
         assert_ne!(Fingerprint::of(["ab", "c"]), Fingerprint::of(["a", "bc"]));
         let other = Fingerprint::of(["runs", "metrics.a > 2"]);
-        for (question, token) in [(other, token.as_str()), (question, "garbage!"), (question, "YQ"), (question, "AAAA")] {
+        for (question, token) in [(other, token.as_str()), (question, "garbage!"), (question, "YQ"), (question, "AAAA")]
+        {
             assert!(cursor(question, Some(token)).is_err(), "{token}");
         }
     }

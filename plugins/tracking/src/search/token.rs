@@ -87,11 +87,28 @@ fn continues_name(c: char) -> bool {
     c.is_alphanumeric() || matches!(c, '_' | '$' | '#' | '@')
 }
 
-/// End of the quoted text that starts at `at`, behind its closing quote.
+/// End of the quoted text that starts at `at`, behind its closing quote. A quote that is doubled, or that a backslash
+/// precedes, belongs to the text (as it is written: nothing is unescaped), unless no other quote closes it.
 fn closing(text: &str, at: usize, quote: char) -> Outcome<usize> {
-    match text[at + 1..].find(quote) {
-        Some(length) => Ok(at + length + 2),
-        None => Err(Failure::invalid(format!("Invalid clause(s) in filter string: '{}' (a quote is not closed)", &text[at..]))),
+    let bytes = text.as_bytes();
+    let mut passed = None;
+    let mut end = at + 1;
+    while let Some(length) = text[end..].find(quote) {
+        let found = end + length;
+        let is_doubled = bytes.get(found + 1) == Some(&(quote as u8));
+        let is_escaped = quote != '`' && found > at + 1 && bytes[found - 1] == b'\\';
+        if !is_doubled && !is_escaped {
+            return Ok(found + 1);
+        }
+        passed = Some(found + 1);
+        end = found + if is_escaped { 1 } else { 2 };
+    }
+    match passed {
+        Some(end) => Ok(end),
+        None => Err(Failure::invalid(format!(
+            "Invalid clause(s) in filter string: '{}' (a quote is not closed)",
+            &text[at..]
+        ))),
     }
 }
 
@@ -163,7 +180,10 @@ mod tests {
         check("", &[]);
         check(" \n", &[]);
         check("metrics.a>0.5", &["metrics.a", ">", "0.5"]);
-        check("params.`a b.c`='x''y'", &["params.`a b.c`", "=", "'x'", "'y'"]);
+        check("params.`a b.c`='x''y' b", &["params.`a b.c`", "=", "'x''y'", "b"]);
+        check("a = 'it\\'s' and", &["a", "=", "'it\\'s'", "and"]);
+        check("a = 'C:\\'", &["a", "=", "'C:\\'"]);
+        check("a = '' b = ''", &["a", "=", "''", "b", "=", "''"]);
         check("tags.\"a.b\" != \"c d\"", &["tags.\"a.b\"", "!=", "\"c d\""]);
         check("tags.mlflow.parentRunId LIKE '%'", &["tags.mlflow.parentRunId", "LIKE", "'%'"]);
         check("a >= -1.5e-3", &["a", ">=", "-1.5e-3"]);

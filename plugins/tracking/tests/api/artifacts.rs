@@ -29,7 +29,10 @@ fn files_come_back() {
     assert_eq!(got.header("x-content-type-options"), Some("nosniff"));
     assert_eq!(server.call(Request::get(format!("{base}/dir/%C3%BC%20x.bin"))).body, b"\0\xff");
     let missing = server.call(Request::get(format!("{base}/none")));
-    assert_eq!((missing.status, missing.json::<Value>()["error_code"].clone()), (404, "RESOURCE_DOES_NOT_EXIST".into()));
+    assert_eq!(
+        (missing.status, missing.json::<Value>()["error_code"].clone()),
+        (404, "RESOURCE_DOES_NOT_EXIST".into())
+    );
 
     let below = format!("0/{run}/artifacts");
     assert_eq!(
@@ -57,7 +60,11 @@ fn files_come_back() {
 fn unsafe_names_are_refused() {
     let server = Server::new();
     for path in ["a/%252e%252e/b", "%25%32%65%25%32%65/b", "a%23b", "C%3A/x", "x/%2500"] {
-        for request in [Request::put(format!("{ROOT}/{path}")).body("x"), Request::get(format!("{ROOT}/{path}")), Request::delete(format!("{ROOT}/{path}"))] {
+        for request in [
+            Request::put(format!("{ROOT}/{path}")).body("x"),
+            Request::get(format!("{ROOT}/{path}")),
+            Request::delete(format!("{ROOT}/{path}")),
+        ] {
             assert_eq!(server.call(request).status, 400, "{path}");
         }
     }
@@ -77,10 +84,17 @@ fn equal_content_counts_once_and_quotas_are_loud_before_they_refuse() {
     let near = put("1/r/artifacts/b", vec![2; 400]);
     assert!(near.header("x-mainstay-warning").unwrap().contains("900 of 1000 bytes (90 %)"));
     assert!(server.0.log().iter().any(|line| line.message.contains("artifacts of experiment 1")));
-    for refused in [put("1/r/artifacts/c", vec![3; 200]), server.call(Request::put(format!("{ROOT}/1/r/artifacts/c")).waiting(vec![3; 200]))] {
+    for refused in [
+        put("1/r/artifacts/c", vec![3; 200]),
+        server.call(Request::put(format!("{ROOT}/1/r/artifacts/c")).waiting(vec![3; 200])),
+    ] {
         assert_eq!(refused.status, 413);
         let body: Value = refused.json();
-        assert!(body["error_code"] == "RESOURCE_EXHAUSTED" && body["message"].as_str().unwrap().contains("leaves 100 bytes"), "{body}");
+        assert!(
+            body["error_code"] == "RESOURCE_EXHAUSTED"
+                && body["message"].as_str().unwrap().contains("leaves 100 bytes"),
+            "{body}"
+        );
     }
     assert_eq!(put("3/x", vec![0; 601]).status, 413);
     // Replacing and deleting gives back what nothing else refers to.
@@ -97,6 +111,11 @@ fn what_is_not_done_says_so() {
     let server = Server::new();
     let answer = server.call(Request::post("/api/2.0/mlflow-artifacts/mpu/create/0/x").body("{}"));
     assert_eq!(answer.status, 501);
-    assert!(answer.json::<Value>()["message"].as_str().unwrap().starts_with("Multipart upload is not supported for the current artifact repository"));
+    assert!(
+        answer.json::<Value>()["message"]
+            .as_str()
+            .unwrap()
+            .starts_with("Multipart upload is not supported for the current artifact repository")
+    );
     assert_eq!(server.call(Request::get("/api/2.0/mlflow-artifacts/presigned/0/x")).status, 501);
 }

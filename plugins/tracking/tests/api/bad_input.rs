@@ -42,10 +42,15 @@ fn bodies_that_are_no_request() {
     check(format!("{{\"name\":{}{}}}", "[".repeat(10_000), "]".repeat(10_000)).as_bytes(), json);
     assert!(check(br#"{"name":"x"}"#, Some("text/plain")).contains("Content-Type should be"));
     assert!(check(br#"{"name":"x"}"#, None).contains("Content-Type header is missing"));
-    let large = Request::post("/api/2.0/mlflow/experiments/create").header("content-type", "application/json").waiting(vec![b' '; 10]);
+    let large = Request::post("/api/2.0/mlflow/experiments/create")
+        .header("content-type", "application/json")
+        .waiting(vec![b' '; 10]);
     assert_eq!(server.call(large).status, 400);
     assert_eq!(server.call(Request::get("/api/2.0/mlflow/nonsense")).status, 404);
-    assert_eq!(server.call(Request::get("/api/2.0/mlflow/runs/create")).json::<Value>()["error_code"], "ENDPOINT_NOT_FOUND");
+    assert_eq!(
+        server.call(Request::get("/api/2.0/mlflow/runs/create")).json::<Value>()["error_code"],
+        "ENDPOINT_NOT_FOUND"
+    );
 }
 
 /// Every field of every endpoint, with every kind of nonsense.
@@ -54,8 +59,23 @@ fn no_mistake_is_answered_with_a_status_that_clients_repeat() {
     let server = Server::new();
     let run = server.run("0");
     let nasty = [
-        json!(null), json!(true), json!(-1), json!(18446744073709551615u64), json!(1.5), json!(""), json!("x".repeat(5_000)),
-        json!([]), json!({}), json!([[]]), json!([null]), json!([{}]), json!([{"key": 1}]), json!({"key": null}), json!("\u{0}"), json!("💥"), json!("../.."),
+        json!(null),
+        json!(true),
+        json!(-1),
+        json!(18446744073709551615u64),
+        json!(1.5),
+        json!(""),
+        json!("x".repeat(5_000)),
+        json!([]),
+        json!({}),
+        json!([[]]),
+        json!([null]),
+        json!([{}]),
+        json!([{"key": 1}]),
+        json!({"key": null}),
+        json!("\u{0}"),
+        json!("💥"),
+        json!("../.."),
     ];
     let calls: &[(&str, &[&str])] = &[
         ("experiments/create", &["name", "artifact_location", "tags"]),
@@ -89,12 +109,35 @@ fn no_mistake_is_answered_with_a_status_that_clients_repeat() {
         }
     }
     let gets: &[&str] = &[
-        "experiments/get", "runs/get", "metrics/get-history", "metrics/get-history-bulk-interval", "registered-models/get",
-        "registered-models/search", "model-versions/search", "model-versions/get", "registered-models/alias", "artifacts/list",
+        "experiments/get",
+        "runs/get",
+        "metrics/get-history",
+        "metrics/get-history-bulk-interval",
+        "registered-models/get",
+        "registered-models/search",
+        "model-versions/search",
+        "model-versions/get",
+        "registered-models/alias",
+        "artifacts/list",
     ];
     for path in gets {
-        for field in ["experiment_id", "run_id", "run_ids", "name", "filter", "max_results", "page_token", "metric_key", "version", "alias", "order_by", "path"] {
-            for value in ["", "-1", "99999999999999999999999999", "\u{0}", "💥", "'", "a = ", "../x", &"x".repeat(3_000)] {
+        for field in [
+            "experiment_id",
+            "run_id",
+            "run_ids",
+            "name",
+            "filter",
+            "max_results",
+            "page_token",
+            "metric_key",
+            "version",
+            "alias",
+            "order_by",
+            "path",
+        ] {
+            for value in
+                ["", "-1", "99999999999999999999999999", "\u{0}", "💥", "'", "a = ", "../x", &"x".repeat(3_000)]
+            {
                 let (status, answer) = server.try_get(path, &[(field, value)]);
                 assert!(status < 500 && !matches!(status, 408 | 429), "{path} {field}={value}: {status} {answer}");
             }

@@ -21,7 +21,13 @@ fn life_of_an_experiment() {
     assert_eq!(id, "1");
     let by_name = |name: &str| server.try_get("experiments/get-by-name", &[("experiment_name", name)]);
     assert_eq!(by_name("größer 📈").1["experiment"]["experiment_id"], "1");
-    assert_eq!(by_name("missing"), (404, json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Could not find experiment with name 'missing'"})));
+    assert_eq!(
+        by_name("missing"),
+        (
+            404,
+            json!({"error_code": "RESOURCE_DOES_NOT_EXIST", "message": "Could not find experiment with name 'missing'"})
+        )
+    );
     let taken = "Experiment(name=größer 📈) already exists";
     server.refuse("POST", "experiments/create", json!({"name": "größer 📈"}), 400, "RESOURCE_ALREADY_EXISTS", taken);
 
@@ -31,9 +37,23 @@ fn life_of_an_experiment() {
     let experiment = by_name("other").1["experiment"].clone();
     assert_eq!(experiment["tags"], json!([{"key": "a", "value": "b"}]));
     server.experiment("größer 📈");
-    server.refuse("POST", "experiments/update", json!({"experiment_id": id, "new_name": "größer 📈"}), 400, "RESOURCE_ALREADY_EXISTS", "");
+    server.refuse(
+        "POST",
+        "experiments/update",
+        json!({"experiment_id": id, "new_name": "größer 📈"}),
+        400,
+        "RESOURCE_ALREADY_EXISTS",
+        "",
+    );
     server.post("experiments/delete-experiment-tag", json!({"experiment_id": id, "key": "a"}));
-    server.refuse("POST", "experiments/delete-experiment-tag", json!({"experiment_id": id, "key": "a"}), 404, "RESOURCE_DOES_NOT_EXIST", "No tag with name: a");
+    server.refuse(
+        "POST",
+        "experiments/delete-experiment-tag",
+        json!({"experiment_id": id, "key": "a"}),
+        404,
+        "RESOURCE_DOES_NOT_EXIST",
+        "No tag with name: a",
+    );
 }
 
 #[test]
@@ -42,13 +62,41 @@ fn deleting_takes_the_runs_along_and_restoring_brings_them_back() {
     let id = server.experiment("e");
     let runs: Vec<_> = (0..3).map(|_| server.run(&id)).collect();
     server.post("experiments/delete", json!({"experiment_id": id}));
-    server.refuse("POST", "experiments/delete", json!({"experiment_id": id}), 404, "RESOURCE_DOES_NOT_EXIST", "No Experiment with id=1 exists");
+    server.refuse(
+        "POST",
+        "experiments/delete",
+        json!({"experiment_id": id}),
+        404,
+        "RESOURCE_DOES_NOT_EXIST",
+        "No Experiment with id=1 exists",
+    );
     let stage = |run: &String| server.run_data(run)["info"]["lifecycle_stage"].clone();
     assert!(runs.iter().all(|run| stage(run) == "deleted"));
-    server.refuse("POST", "runs/create", json!({"experiment_id": id}), 400, "INVALID_PARAMETER_VALUE", "must be in the 'active' state");
+    server.refuse(
+        "POST",
+        "runs/create",
+        json!({"experiment_id": id}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "must be in the 'active' state",
+    );
     server.refuse("POST", "experiments/create", json!({"name": "e"}), 400, "RESOURCE_ALREADY_EXISTS", "It is deleted");
-    server.refuse("POST", "experiments/update", json!({"experiment_id": id, "new_name": "f"}), 400, "INVALID_PARAMETER_VALUE", "non-active");
-    server.refuse("POST", "experiments/set-experiment-tag", json!({"experiment_id": id, "key": "k"}), 400, "INVALID_PARAMETER_VALUE", "'active'");
+    server.refuse(
+        "POST",
+        "experiments/update",
+        json!({"experiment_id": id, "new_name": "f"}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "non-active",
+    );
+    server.refuse(
+        "POST",
+        "experiments/set-experiment-tag",
+        json!({"experiment_id": id, "key": "k"}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "'active'",
+    );
     assert_eq!(server.get("experiments/get", &[("experiment_id", &id)])["experiment"]["lifecycle_stage"], "deleted");
     server.post("experiments/restore", json!({"experiment_id": id}));
     assert!(runs.iter().all(|run| stage(run) == "active"));

@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 fn server_with_history(rows: i64) -> (Server, String) {
     let server = Server::new();
     let run = server.run("0");
-    let metrics: Vec<_> = (0..rows).map(|i| json!({"key": "m", "value": i % 5, "timestamp": i / 2, "step": i})).collect();
+    let metrics: Vec<_> =
+        (0..rows).map(|i| json!({"key": "m", "value": i % 5, "timestamp": i / 2, "step": i})).collect();
     for part in metrics.chunks(1_000) {
         server.post("runs/log-batch", json!({"run_id": run, "metrics": part}));
         // What was sent twice counts once.
@@ -22,7 +23,10 @@ fn pages_hold_every_row_once_in_order() {
     for limit in ["1000", "999", "2500", "3000"] {
         let (mut steps, mut token) = (Vec::new(), String::new());
         loop {
-            let page = server.get("metrics/get-history", &[("run_id", &run), ("metric_key", "m"), ("max_results", limit), ("page_token", &token)]);
+            let page = server.get(
+                "metrics/get-history",
+                &[("run_id", &run), ("metric_key", "m"), ("max_results", limit), ("page_token", &token)],
+            );
             steps.extend(column(&page["metrics"], &["step"]));
             match page.get("next_page_token") {
                 Some(next) => token = next.as_str().unwrap().to_owned(),
@@ -83,7 +87,10 @@ fn bulk_is_grouped_by_run() {
     runs.sort();
     for (value, run) in runs.iter().enumerate() {
         for step in 0..3 {
-            server.post("runs/log-metric", json!({"run_id": run, "key": "m", "value": value, "timestamp": 1, "step": step}));
+            server.post(
+                "runs/log-metric",
+                json!({"run_id": run, "key": "m", "value": value, "timestamp": 1, "step": step}),
+            );
         }
     }
     let request = Request::get("/ajax-api/2.0/mlflow/metrics/get-history-bulk")
@@ -92,7 +99,9 @@ fn bulk_is_grouped_by_run() {
         .query("metric_key", "m");
     let answer: Value = server.call(request).json();
     assert_eq!(column(&answer["metrics"], &["value"]), [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]);
-    let request = Request::get("/ajax-api/2.0/mlflow/metrics/get-history-bulk").query("run_id", &runs[1]).query("metric_key", "none");
+    let request = Request::get("/ajax-api/2.0/mlflow/metrics/get-history-bulk")
+        .query("run_id", &runs[1])
+        .query("metric_key", "none");
     assert_eq!(server.call(request).json::<Value>(), json!({"metrics": []}));
     let request = Request::get("/ajax-api/2.0/mlflow/metrics/get-history-bulk").query("metric_key", "none");
     assert_eq!(server.call(request).status, 400);

@@ -25,7 +25,10 @@ fn a_version_leads_to_run_commit_and_data_and_back() {
     let chain: Value = ask("models/m/versions/1").json();
     assert_eq!((&chain["run"]["run_id"], &chain["run"]["git_commit"]), (&json!(run), &json!("c0ffee")));
     assert_eq!(chain["run"]["datasets"], json!([{"name": "census", "digest": "d1"}]));
-    assert_eq!((&chain["aliases"], &chain["missing"], &chain["is_complete"]), (&json!(["best"]), &json!([]), &json!(true)));
+    assert_eq!(
+        (&chain["aliases"], &chain["missing"], &chain["is_complete"]),
+        (&json!(["best"]), &json!([]), &json!(true))
+    );
     assert_eq!(column(&ask("datasets/census?digest=d1").json::<Value>()["models"], &["name"]), ["m"]);
     assert_eq!(ask("datasets/census?digest=d2").status, 404);
     assert_eq!(column(&ask(&format!("runs/{run}")).json::<Value>()["models"], &["version"]), ["1"]);
@@ -40,7 +43,10 @@ fn a_version_leads_to_run_commit_and_data_and_back() {
     let answer = server.call(request.body(r#"{"name":"m","alias":"best","version":"2"}"#));
     assert_eq!(answer.status, 200);
     let warning = answer.header("x-mainstay-warning").unwrap();
-    assert!(warning.contains("model m version 2 moves to alias 'best' although") && warning.contains("has no commit"), "{warning}");
+    assert!(
+        warning.contains("model m version 2 moves to alias 'best' although") && warning.contains("has no commit"),
+        "{warning}"
+    );
     assert!(server.0.log().iter().any(|line| line.message.contains("has no commit")));
 }
 
@@ -57,7 +63,12 @@ fn removal_is_guarded_and_leaves_nothing() {
         (answer.status, answer.json::<Value>()["message"].as_str().unwrap_or("").to_owned())
     };
     assert_eq!(server.call(Request::delete(format!("/runs/{run}"))).status, 400);
-    assert_eq!(server.call(Request::delete(format!("/runs/{run}")).query("permanent", "true").caller("bob", &["read", "write"])).status, 403);
+    assert_eq!(
+        server
+            .call(Request::delete(format!("/runs/{run}")).query("permanent", "true").caller("bob", &["read", "write"]))
+            .status,
+        403
+    );
     let (status, message) = remove();
     assert!(status == 409 && message.contains("is not deleted"), "{message}");
     server.post("runs/delete", json!({"run_id": run}));
@@ -71,9 +82,12 @@ fn removal_is_guarded_and_leaves_nothing() {
     assert_eq!(server.get("metrics/get-history", &[("run_id", &run), ("metric_key", "m")]), json!({}));
     assert_eq!(server.call(Request::get(&file)).status, 404);
     assert_eq!(remove().0, 404);
-    let left = server.0.enter(|| mainstay_sdk::keys::scan(mainstay_sdk::KeyRange::all()).into_iter().filter(|e| {
-        e.as_ref().unwrap().key.windows(run.len()).any(|part| part == run.as_bytes())
-    }).count());
+    let left = server.0.enter(|| {
+        mainstay_sdk::keys::scan(mainstay_sdk::KeyRange::all())
+            .into_iter()
+            .filter(|e| e.as_ref().unwrap().key.windows(run.len()).any(|part| part == run.as_bytes()))
+            .count()
+    });
     assert_eq!(left, 0, "keys of the run are left");
 }
 
@@ -97,19 +111,27 @@ fn an_experiment_goes_with_everything_and_frees_its_name() {
     let server = Server::new();
     let id = server.experiment("e");
     let run = server.run(&id);
-    let model = server.post("logged-models", json!({"experiment_id": id, "source_run_id": run}))["model"]["info"]["model_id"].clone();
+    let model =
+        server.post("logged-models", json!({"experiment_id": id, "source_run_id": run}))["model"]["info"]["model_id"]
+            .clone();
     let remove = |id: &str| server.call(Request::delete(format!("/experiments/{id}")).query("permanent", "true"));
     assert_eq!(remove(&id).status, 409);
     server.post("experiments/delete", json!({"experiment_id": id}));
     server.send("POST", "registered-models/create", json!({"name": "m"}));
-    server.post("model-versions/create", json!({"name": "m", "source": format!("models:/{}", model.as_str().unwrap()), "model_id": model}));
+    server.post(
+        "model-versions/create",
+        json!({"name": "m", "source": format!("models:/{}", model.as_str().unwrap()), "model_id": model}),
+    );
     let refused: Value = remove(&id).json();
     assert!(refused["message"].as_str().unwrap().contains("model m version 1"), "{refused}");
     server.send("DELETE", "registered-models/delete", json!({"name": "m"}));
     assert_eq!(remove(&id).status, 200);
     assert_eq!(server.try_get("experiments/get", &[("experiment_id", &id)]).0, 404);
     assert_eq!(server.try_get("runs/get", &[("run_id", &run)]).0, 404);
-    assert_eq!(server.try_get(&format!("logged-models/{}", model.as_str().unwrap()), &[("allow_deleted", "true")]).0, 404);
+    assert_eq!(
+        server.try_get(&format!("logged-models/{}", model.as_str().unwrap()), &[("allow_deleted", "true")]).0,
+        404
+    );
     assert_ne!(server.experiment("e"), id);
     assert_eq!(remove("0").status, 400);
 }

@@ -19,20 +19,49 @@ fn model(server: &Server, name: &str) {
 #[test]
 fn models() {
     let server = Server::new();
-    let created = server.post("registered-models/create", json!({"name": "m", "description": "d", "tags": [{"key": "a", "value": "b"}]}));
+    let created = server.post(
+        "registered-models/create",
+        json!({"name": "m", "description": "d", "tags": [{"key": "a", "value": "b"}]}),
+    );
     let get = |name: &str| server.try_get("registered-models/get", &[("name", name)]);
     assert_eq!(get("m").1, created);
-    server.refuse("POST", "registered-models/create", json!({"name": "m"}), 400, "RESOURCE_ALREADY_EXISTS", "Registered Model (name=m) already exists.");
+    server.refuse(
+        "POST",
+        "registered-models/create",
+        json!({"name": "m"}),
+        400,
+        "RESOURCE_ALREADY_EXISTS",
+        "Registered Model (name=m) already exists.",
+    );
     let prompt = json!({"name": "m", "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}]});
-    server.refuse("POST", "registered-models/create", prompt, 400, "RESOURCE_ALREADY_EXISTS", "already taken by a registered model");
-    assert_eq!(server.send("PATCH", "registered-models/update", json!({"name": "m", "description": "e"})).1["registered_model"]["description"], "e");
+    server.refuse(
+        "POST",
+        "registered-models/create",
+        prompt,
+        400,
+        "RESOURCE_ALREADY_EXISTS",
+        "already taken by a registered model",
+    );
+    assert_eq!(
+        server.send("PATCH", "registered-models/update", json!({"name": "m", "description": "e"})).1["registered_model"]
+            ["description"],
+        "e"
+    );
     server.post("registered-models/set-tag", json!({"name": "m", "key": "k", "value": "v"}));
     assert_eq!(server.send("DELETE", "registered-models/delete-tag", json!({"name": "m", "key": "a"})).0, 200);
     version(&server, "m", json!({}));
     server.post("registered-models/alias", json!({"name": "m", "alias": "best", "version": "1"}));
     model(&server, "taken");
-    server.refuse("POST", "registered-models/rename", json!({"name": "m", "new_name": "taken"}), 400, "RESOURCE_ALREADY_EXISTS", "already exists");
-    let renamed = server.post("registered-models/rename", json!({"name": "m", "new_name": "größer"}))["registered_model"].clone();
+    server.refuse(
+        "POST",
+        "registered-models/rename",
+        json!({"name": "m", "new_name": "taken"}),
+        400,
+        "RESOURCE_ALREADY_EXISTS",
+        "already exists",
+    );
+    let renamed =
+        server.post("registered-models/rename", json!({"name": "m", "new_name": "größer"}))["registered_model"].clone();
     assert_eq!(renamed["tags"], json!([{"key": "k", "value": "v"}]));
     assert_eq!(renamed["latest_versions"][0]["name"], "größer");
     assert_eq!(renamed["aliases"], json!([{"alias": "best", "version": "1"}]));
@@ -42,7 +71,14 @@ fn models() {
         assert_eq!(directory::pointer("model", "größer", "best").unwrap().unwrap().version, 1);
     });
     assert_eq!(server.send("DELETE", "registered-models/delete", json!({"name": "größer"})).0, 200);
-    server.refuse("DELETE", "registered-models/delete", json!({"name": "größer"}), 404, "RESOURCE_DOES_NOT_EXIST", "Registered Model with name=größer not found");
+    server.refuse(
+        "DELETE",
+        "registered-models/delete",
+        json!({"name": "größer"}),
+        404,
+        "RESOURCE_DOES_NOT_EXIST",
+        "Registered Model with name=größer not found",
+    );
     assert_eq!(server.get("model-versions/search", &[("filter", "name = 'größer'")]), json!({}));
     server.0.enter(|| assert_eq!(directory::subjects("model", None, 10).unwrap(), ["taken"]));
     for name in ["", " ", "a/b", "a:b", ".."] {
@@ -55,7 +91,10 @@ fn versions_are_numbered_without_gaps_or_reuse() {
     let server = Server::new();
     model(&server, "m");
     let first = version(&server, "m", json!({"tags": [{"key": "k", "value": "v"}], "description": "d"}));
-    assert_eq!((&first["version"], &first["current_stage"], &first["status"]), (&json!("1"), &json!("None"), &json!("READY")));
+    assert_eq!(
+        (&first["version"], &first["current_stage"], &first["status"]),
+        (&json!("1"), &json!("None"), &json!("READY"))
+    );
     version(&server, "m", json!({}));
     assert_eq!(server.send("DELETE", "model-versions/delete", json!({"name": "m", "version": "2"})).0, 200);
     let get = |v: &str| server.try_get("model-versions/get", &[("name", "m"), ("version", v)]);
@@ -68,8 +107,18 @@ fn versions_are_numbered_without_gaps_or_reuse() {
     let one = get("1").1["model_version"].clone();
     assert_eq!((&one["description"], &one["tags"]), (&json!("e"), &json!([{"key": "a", "value": "b"}])));
     assert_eq!(get("x").1["message"], "Parameter 'version' must be an integer, got 'x'.");
-    assert_eq!(server.get("model-versions/get-download-uri", &[("name", "m"), ("version", "1")])["artifact_uri"], "s3://bucket/model");
-    server.refuse("POST", "model-versions/create", json!({"name": "none", "source": "s3://x"}), 404, "RESOURCE_DOES_NOT_EXIST", "");
+    assert_eq!(
+        server.get("model-versions/get-download-uri", &[("name", "m"), ("version", "1")])["artifact_uri"],
+        "s3://bucket/model"
+    );
+    server.refuse(
+        "POST",
+        "model-versions/create",
+        json!({"name": "none", "source": "s3://x"}),
+        404,
+        "RESOURCE_DOES_NOT_EXIST",
+        "",
+    );
 }
 
 #[test]
@@ -77,7 +126,9 @@ fn sources_lie_where_they_say() {
     let server = Server::new();
     model(&server, "m");
     let run = server.run("0");
-    let logged = server.post("logged-models", json!({"experiment_id": "0", "name": "l", "source_run_id": run}))["model"]["info"].clone();
+    let logged =
+        server.post("logged-models", json!({"experiment_id": "0", "name": "l", "source_run_id": run}))["model"]["info"]
+            .clone();
     let id = logged["model_id"].as_str().unwrap();
     let ok = |body: Value, expect: (&str, &str)| {
         let made = version(&server, "m", body.clone());
@@ -107,9 +158,15 @@ fn sources_lie_where_they_say() {
     refuse(json!({"source": "s3://b/../x"}), "Please provide an absolute path");
     refuse(json!({"source": of_run}), "The run_id request parameter must identify");
     refuse(json!({"source": uri}), "The run_id request parameter must identify");
-    refuse(json!({"source": "mlflow-artifacts:/0/other/artifacts", "run_id": run}), "The run_id request parameter must identify");
+    refuse(
+        json!({"source": "mlflow-artifacts:/0/other/artifacts", "run_id": run}),
+        "The run_id request parameter must identify",
+    );
     refuse(json!({"source": format!("mlflow-artifacts:/0/{run}/artifactsX"), "run_id": run}), "must identify");
-    refuse(json!({"source": format!("models:/{id}"), "model_id": "m-other"}), "The model_id request parameter must identify");
+    refuse(
+        json!({"source": format!("models:/{id}"), "model_id": "m-other"}),
+        "The model_id request parameter must identify",
+    );
     refuse(json!({"source": "models:/m-00000000000000000000000000000000"}), "must identify");
     refuse(json!({"source": "models:/m/1", "run_id": "other"}), "must match the referenced model version");
 }
@@ -131,28 +188,77 @@ fn stages_and_what_is_latest() {
     to("2", "PRODUCTION", false);
     to("3", "Staging", false);
     assert_eq!(latest(&[]), ["3", "2"]);
-    assert_eq!((pointer("stage:Production"), pointer("stage:Staging"), pointer("stage:None")), (Some(2), Some(3), None));
+    assert_eq!(
+        (pointer("stage:Production"), pointer("stage:Staging"), pointer("stage:None")),
+        (Some(2), Some(3), None)
+    );
     to("3", "Production", true);
-    let stage = |v: &str| server.get("model-versions/get", &[("name", "m"), ("version", v)])["model_version"]["current_stage"].clone();
+    let stage = |v: &str| {
+        server.get("model-versions/get", &[("name", "m"), ("version", v)])["model_version"]["current_stage"].clone()
+    };
     assert_eq!(["1", "2", "3"].map(stage), ["Archived", "Archived", "Production"]);
     assert_eq!(latest(&["archived", "production"]), ["3", "2"]);
-    assert_eq!((pointer("stage:Production"), pointer("stage:Staging"), pointer("stage:Archived")), (Some(3), None, Some(2)));
+    assert_eq!(
+        (pointer("stage:Production"), pointer("stage:Staging"), pointer("stage:Archived")),
+        (Some(3), None, Some(2))
+    );
     server.send("DELETE", "model-versions/delete", json!({"name": "m", "version": "3"}));
     assert_eq!(latest(&["production"]), Vec::<Value>::new());
     assert_eq!(pointer("stage:Production"), None);
-    server.refuse("POST", "model-versions/transition-stage", json!({"name": "m", "version": "1", "stage": "x"}), 400, "INVALID_PARAMETER_VALUE", "Invalid Model Version stage: x. Value must be one of None, Staging, Production, Archived.");
-    server.refuse("POST", "model-versions/transition-stage", json!({"name": "m", "version": "1", "stage": "None", "archive_existing_versions": true}), 400, "INVALID_PARAMETER_VALUE", "is not an Active stage");
-    server.refuse("POST", "registered-models/get-latest-versions", json!({"name": "m", "stages": ["x"]}), 400, "INVALID_PARAMETER_VALUE", "Invalid Model Version stage");
+    server.refuse(
+        "POST",
+        "model-versions/transition-stage",
+        json!({"name": "m", "version": "1", "stage": "x"}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "Invalid Model Version stage: x. Value must be one of None, Staging, Production, Archived.",
+    );
+    server.refuse(
+        "POST",
+        "model-versions/transition-stage",
+        json!({"name": "m", "version": "1", "stage": "None", "archive_existing_versions": true}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "is not an Active stage",
+    );
+    server.refuse(
+        "POST",
+        "registered-models/get-latest-versions",
+        json!({"name": "m", "stages": ["x"]}),
+        400,
+        "INVALID_PARAMETER_VALUE",
+        "Invalid Model Version stage",
+    );
 
     let decisions: Value = server.call(Request::get("/registry/m/decisions")).json();
     let rows = column(&decisions["decisions"], &["what"]);
-    assert_eq!(rows, ["deleted", "stage", "stage", "stage", "stage", "stage", "stage", "registered", "registered", "registered", "created"]);
+    assert_eq!(
+        rows,
+        [
+            "deleted",
+            "stage",
+            "stage",
+            "stage",
+            "stage",
+            "stage",
+            "stage",
+            "registered",
+            "registered",
+            "registered",
+            "created"
+        ]
+    );
     assert_eq!(decisions["decisions"][1]["comment"], "why not");
     assert_eq!(decisions["decisions"][1]["by"], "anonymous");
-    let comment = Request::post("/registry/m/decisions").header("content-type", "application/json").body(r#"{"comment":"kept for the audit","version":"1"}"#);
+    let comment = Request::post("/registry/m/decisions")
+        .header("content-type", "application/json")
+        .body(r#"{"comment":"kept for the audit","version":"1"}"#);
     assert_eq!(server.call(comment.caller("ada", &["read", "write"])).status, 200);
     let newest = server.call(Request::get("/registry/m/decisions")).json::<Value>()["decisions"][0].clone();
-    assert_eq!((&newest["by"], &newest["comment"], &newest["version"]), (&json!("ada"), &json!("kept for the audit"), &json!(1)));
+    assert_eq!(
+        (&newest["by"], &newest["comment"], &newest["version"]),
+        (&json!("ada"), &json!("kept for the audit"), &json!(1))
+    );
 }
 
 #[test]
@@ -160,13 +266,21 @@ fn aliases() {
     let server = Server::new();
     model(&server, "m");
     (0..2).for_each(|_| drop(version(&server, "m", json!({}))));
-    let set = |alias: &str, v: &str| server.send("POST", "registered-models/alias", json!({"name": "m", "alias": alias, "version": v}));
+    let set = |alias: &str, v: &str| {
+        server.send("POST", "registered-models/alias", json!({"name": "m", "alias": alias, "version": v}))
+    };
     assert_eq!((set("best", "1").0, set("next", "1").0, set("best", "2").0, set("best", "2").0), (200, 200, 200, 200));
     let by = |alias: &str| server.try_get("registered-models/alias", &[("name", "m"), ("alias", alias)]);
-    assert_eq!((by("best").1["model_version"]["version"].clone(), by("LATEST").1["model_version"]["version"].clone()), (json!("2"), json!("2")));
+    assert_eq!(
+        (by("best").1["model_version"]["version"].clone(), by("LATEST").1["model_version"]["version"].clone()),
+        (json!("2"), json!("2"))
+    );
     assert_eq!(by("best").1["model_version"]["aliases"], json!(["best"]));
     let (status, refusal) = by("none");
-    assert_eq!((status, &refusal["error_code"], &refusal["message"]), (400, &json!("INVALID_PARAMETER_VALUE"), &json!("Registered model alias none not found.")));
+    assert_eq!(
+        (status, &refusal["error_code"], &refusal["message"]),
+        (400, &json!("INVALID_PARAMETER_VALUE"), &json!("Registered model alias none not found."))
+    );
     assert_eq!(set("best", "9").0, 404);
     for bad in ["latest", "v5", "V12", "has space", "", "a/b"] {
         assert_eq!(set(bad, "1").0, 400, "{bad}");
@@ -186,7 +300,10 @@ fn searches() {
         server.post("registered-models/create", json!({"name": name, "tags": tags}));
         server.0.advance_ms(5);
     }
-    server.post("registered-models/create", json!({"name": "p", "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}]}));
+    server.post(
+        "registered-models/create",
+        json!({"name": "p", "tags": [{"key": "mlflow.prompt.is_prompt", "value": "true"}]}),
+    );
     let models = |query: &[(&str, &str)], expect: &[&str]| {
         let found = server.get("registered-models/search", query);
         assert_eq!(column(&found["registered_models"], &["name"]), expect, "{query:?}");
@@ -208,13 +325,21 @@ fn searches() {
     version(&server, "b", json!({}));
     let versions = |query: &[(&str, &str)], expect: &[&str]| {
         let found = server.get("model-versions/search", query);
-        let got: Vec<_> = found["model_versions"].as_array().into_iter().flatten().map(|v| format!("{}{}", v["name"].as_str().unwrap(), v["version"].as_str().unwrap())).collect();
+        let got: Vec<_> = found["model_versions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|v| format!("{}{}", v["name"].as_str().unwrap(), v["version"].as_str().unwrap()))
+            .collect();
         assert_eq!(got, expect, "{query:?}");
     };
     versions(&[("filter", "name = 'a'")], &["a3", "a2", "a1"]);
     versions(&[("filter", "name IN ('a','b') AND version_number <= 1")], &["a1", "b1"]);
     versions(&[("filter", "tags.n = '1'")], &["a2"]);
-    versions(&[("filter", "source_path LIKE 's3:%'"), ("order_by", "name DESC"), ("order_by", "version_number ASC")], &["b1", "a1", "a2", "a3"]);
+    versions(
+        &[("filter", "source_path LIKE 's3:%'"), ("order_by", "name DESC"), ("order_by", "version_number ASC")],
+        &["b1", "a1", "a2", "a3"],
+    );
     versions(&[("filter", "run_id = 'x'")], &[]);
 }
 
@@ -223,13 +348,18 @@ fn versions_carry_their_origin_into_the_directory() {
     let server = Server::new();
     let run = server.run_with(json!({"tags": [{"key": "mlflow.source.git.commit", "value": "c0ffee"}]}));
     server.post("runs/log-inputs", json!({"run_id": run, "datasets": [{"dataset": {"name": "census", "digest": "d1", "source_type": "x", "source": ""}}]}));
-    let file = server.call(Request::put(format!("/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/model/MLmodel")).body("hello"));
+    let file = server.call(
+        Request::put(format!("/api/2.0/mlflow-artifacts/artifacts/0/{run}/artifacts/model/MLmodel")).body("hello"),
+    );
     assert_eq!(file.status, 200);
     model(&server, "m");
     version(&server, "m", json!({"source": format!("mlflow-artifacts:/0/{run}/artifacts/model"), "run_id": run}));
     server.0.enter(|| {
         let known = directory::describe(&Node::version("model", "m", 1)).unwrap().unwrap();
-        assert_eq!((known.label("run-id"), known.label("source-commit"), known.label("data-digest")), (Some(run.as_str()), Some("c0ffee"), Some("census@d1")));
+        assert_eq!(
+            (known.label("run-id"), known.label("source-commit"), known.label("data-digest")),
+            (Some(run.as_str()), Some("c0ffee"), Some("census@d1"))
+        );
         assert_eq!(known.attachments[0].path, "MLmodel");
         let edges = directory::edges_from(&Node::version("model", "m", 1)).unwrap();
         assert_eq!((edges[0].relation.as_str(), edges[0].target.name.as_str()), ("produced-by", run.as_str()));
@@ -244,8 +374,12 @@ fn a_protected_alias_waits_for_its_evidence() {
     let server = Server::on(Host::new().protect(rules));
     model(&server, "m");
     version(&server, "m", json!({}));
-    let (status, refusal) = server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "champion", "version": "1"}));
+    let (status, refusal) =
+        server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "champion", "version": "1"}));
     assert_eq!((status, &refusal["error_code"]), (403, &json!("PERMISSION_DENIED")), "{refusal}");
     assert!(refusal["message"].as_str().unwrap().contains("source-commit"), "{refusal}");
-    assert_eq!(server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "other", "version": "1"})).0, 200);
+    assert_eq!(
+        server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "other", "version": "1"})).0,
+        200
+    );
 }

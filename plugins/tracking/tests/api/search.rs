@@ -19,23 +19,32 @@ fn filters_and_orders() {
     let server = Server::new();
     let mut ids = BTreeMap::new();
     for (at, name) in ["a", "b", "c", "d"].iter().enumerate() {
-        let run = server.run_with(json!({"experiment_id": "0", "start_time": 10 + at, "run_name": name, "user_id": "Ada",
+        let run = server
+            .run_with(json!({"experiment_id": "0", "start_time": 10 + at, "run_name": name, "user_id": "Ada",
             "tags": [{"key": "sp ace.d", "value": format!("v{at}")}]}));
         ids.insert(*name, run);
     }
-    let metric = |run: &str, value: Value| server.post("runs/log-metric", json!({"run_id": ids[run], "key": "m", "value": value, "timestamp": 1}));
+    let metric = |run: &str, value: Value| {
+        server.post("runs/log-metric", json!({"run_id": ids[run], "key": "m", "value": value, "timestamp": 1}))
+    };
     metric("a", json!(1));
     metric("b", json!("NaN"));
     metric("c", json!(-2.5));
     server.post("runs/log-parameter", json!({"run_id": ids["a"], "key": "p", "value": "10"}));
     server.post("runs/log-parameter", json!({"run_id": ids["b"], "key": "p", "value": "9"}));
     server.post("runs/update", json!({"run_id": ids["c"], "status": "FAILED", "end_time": 99}));
-    let dataset = |name: &str, digest: &str, context: &str| json!({"dataset": {"name": name, "digest": digest, "source_type": "x", "source": ""},
-        "tags": [{"key": "mlflow.data.context", "value": context}]});
-    server.post("runs/log-inputs", json!({"run_id": ids["a"], "datasets": [dataset("one", "1", "train"), dataset("two", "2", "eval")]}));
+    let dataset = |name: &str, digest: &str, context: &str| {
+        json!({"dataset": {"name": name, "digest": digest, "source_type": "x", "source": ""},
+        "tags": [{"key": "mlflow.data.context", "value": context}]})
+    };
+    server.post(
+        "runs/log-inputs",
+        json!({"run_id": ids["a"], "datasets": [dataset("one", "1", "train"), dataset("two", "2", "eval")]}),
+    );
     server.post("runs/log-inputs", json!({"run_id": ids["b"], "datasets": [dataset("one", "9", "train")]}));
 
-    let check = |filter: &str, expect: &[&str]| assert_eq!(names(&server, json!({"filter": filter})), expect, "{filter}");
+    let check =
+        |filter: &str, expect: &[&str]| assert_eq!(names(&server, json!({"filter": filter})), expect, "{filter}");
     check("", &["d", "c", "b", "a"]);
     check("metrics.m > 0", &["a"]);
     check("metrics.m < 0 ", &["c"]);
@@ -66,7 +75,8 @@ fn filters_and_orders() {
     check("dataset.name NOT IN ('one')", &["a"]);
     check("dataset.name != 'two'", &["b", "a"]);
 
-    let order = |keys: &[&str], expect: &[&str]| assert_eq!(names(&server, json!({"order_by": keys})), expect, "{keys:?}");
+    let order =
+        |keys: &[&str], expect: &[&str]| assert_eq!(names(&server, json!({"order_by": keys})), expect, "{keys:?}");
     order(&["metrics.m"], &["c", "a", "b", "d"]);
     order(&["metrics.m DESC"], &["a", "c", "b", "d"]);
     order(&["params.p"], &["a", "b", "d", "c"]);
@@ -81,7 +91,13 @@ fn filters_and_orders() {
 fn scope_stage_and_pages() {
     let server = Server::new();
     let other = server.experiment("other");
-    let runs: Vec<_> = (0..7).map(|i| server.run_with(json!({"experiment_id": if i < 5 { "0" } else { &other }, "start_time": i, "run_name": i.to_string()}))).collect();
+    let runs: Vec<_> = (0..7)
+        .map(|i| {
+            server.run_with(
+                json!({"experiment_id": if i < 5 { "0" } else { &other }, "start_time": i, "run_name": i.to_string()}),
+            )
+        })
+        .collect();
     server.post("runs/delete", json!({"run_id": runs[0]}));
     assert_eq!(names(&server, json!({})), ["4", "3", "2", "1"]);
     assert_eq!(names(&server, json!({"run_view_type": "DELETED_ONLY"})), ["0"]);
@@ -90,7 +106,9 @@ fn scope_stage_and_pages() {
     assert_eq!(server.post("runs/search", json!({"experiment_ids": []})), json!({}));
     assert_eq!(server.post("runs/search", json!({})), json!({}));
 
-    let page = |token: Value| server.post("runs/search", json!({"experiment_ids": ["0"], "max_results": 2, "page_token": token}));
+    let page = |token: Value| {
+        server.post("runs/search", json!({"experiment_ids": ["0"], "max_results": 2, "page_token": token}))
+    };
     let first = page(json!(""));
     assert_eq!(column(&first["runs"], &["info", "run_name"]), ["4", "3"]);
     // A run that arrives before the next page is asked for neither repeats nor hides others.
@@ -103,8 +121,14 @@ fn scope_stage_and_pages() {
         (json!({"experiment_ids": ["1"], "page_token": first["next_page_token"]}), "another search"),
         (json!({"experiment_ids": ["x"]}), "Experiment ID must be a valid integer"),
         (json!({"experiment_ids": ["0"], "order_by": ["metrics.a", "metrics.a"]}), "duplicate fields"),
-        (json!({"experiment_ids": ["0"], "filter": "metrics.a > 1 OR metrics.b > 1"}), "Invalid clause(s) in filter string"),
-        (json!({"experiment_ids": ["0"], "max_results": 50_001}), "Invalid value 50001 for parameter 'max_results' supplied"),
+        (
+            json!({"experiment_ids": ["0"], "filter": "metrics.a > 1 OR metrics.b > 1"}),
+            "Invalid clause(s) in filter string",
+        ),
+        (
+            json!({"experiment_ids": ["0"], "max_results": 50_001}),
+            "Invalid value 50001 for parameter 'max_results' supplied",
+        ),
     ] {
         server.refuse("POST", "runs/search", body, 400, "INVALID_PARAMETER_VALUE", part);
     }
@@ -175,7 +199,8 @@ fn like(have: &str, pattern: &str) -> bool {
         None => have.next().is_none(),
         Some('%') => {
             let rest = pattern.as_str();
-            (0..=have.as_str().chars().count()).any(|skip| like(&have.as_str().chars().skip(skip).collect::<String>(), rest))
+            (0..=have.as_str().chars().count())
+                .any(|skip| like(&have.as_str().chars().skip(skip).collect::<String>(), rest))
         }
         Some('_') => have.next().is_some() && like(have.as_str(), pattern.as_str()),
         Some(c) => have.next() == Some(c) && like(have.as_str(), pattern.as_str()),
@@ -240,7 +265,11 @@ fn search_agrees_with_a_naive_evaluator() {
         .unwrap();
 }
 
-fn store(server: &Server, at: usize, (start_time, metric, param, tag): (i64, Option<f64>, Option<String>, Option<String>)) -> Row {
+fn store(
+    server: &Server,
+    at: usize,
+    (start_time, metric, param, tag): (i64, Option<f64>, Option<String>, Option<String>),
+) -> Row {
     let name = format!("run{at}");
     let run = server.run_with(json!({"experiment_id": "0", "start_time": start_time, "run_name": name}));
     let number = |value: f64| if value.is_nan() { json!("NaN") } else { json!(value) };
