@@ -27,14 +27,23 @@ pub trait Disk: Send + Sync + 'static {
     /// Take the file for this process alone, creating it if need be, until the lock is dropped or the process ends.
     /// `WouldBlock` when another has it. A disk that only one process can see need not do anything.
     fn lock(&self, _path: &Path) -> io::Result<DiskLock> {
-        Ok(DiskLock { _file: None })
+        Ok(DiskLock { file: None })
     }
 }
 
 /// A file held for this process alone; see [`Disk::lock`].
 #[derive(Debug)]
 pub struct DiskLock {
-    _file: Option<fs::File>,
+    file: Option<fs::File>,
+}
+
+impl Drop for DiskLock {
+    /// Closing would not do: a child process that is just being started holds the open file too, until it executes.
+    fn drop(&mut self) {
+        if let Some(file) = &self.file {
+            let _ = file.unlock();
+        }
+    }
 }
 
 /// An open file.
@@ -89,7 +98,7 @@ impl Disk for RealDisk {
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
         let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
         file.try_lock()?;
-        Ok(DiskLock { _file: Some(file) })
+        Ok(DiskLock { file: Some(file) })
     }
 }
 
@@ -121,5 +130,21 @@ impl DiskFile for fs::File {
 
     fn set_length(&self, length: u64) -> io::Result<()> {
         self.set_len(length)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lock_is_free_once_dropped_whoever_else_has_the_file_open() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = RealDisk.lock(&path).unwrap();
+        assert_eq!(RealDisk.lock(&path).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let _as_a_forked_child_has_it = lock.file.as_ref().unwrap().try_clone().unwrap();
+        drop(lock);
+        RealDisk.lock(&path).unwrap();
     }
 }
