@@ -104,7 +104,9 @@ fn build(place: &Place, allow_rustup: bool, release: bool) -> Result<std::path::
         command.arg("--release");
     }
     say::run(&mut command)?;
-    Ok(place.target.join(if release { "release" } else { "debug" }).join("mainstay"))
+    let binary = place.target.join(if release { "release" } else { "debug" }).join("mainstay");
+    say::done(&format!("the binary is {}", place.show(&binary)));
+    Ok(binary)
 }
 
 fn bench(place: &Place, allow_rustup: bool, release: bool, arguments: &[String]) -> Result<()> {
@@ -121,9 +123,11 @@ fn bench(place: &Place, allow_rustup: bool, release: bool, arguments: &[String])
 fn docs(place: &Place) -> Result<()> {
     say::step("Generating docs/reference");
     let mut command = cargo::command(place);
-    command
-        .args(["test", "--workspace", "--exclude", "xtask", "--quiet", "--", "the_committed_"])
-        .env("MAINSTAY_BLESS", "1");
+    command.args(["test", "--quiet"]).env("MAINSTAY_BLESS", "1");
+    for package in ["mainstay", "mainstay-gateway", "mainstay-market", "mainstay-tests"] {
+        command.args(["--package", package]);
+    }
+    command.args(["--lib", "--bins", "--test", "tidy", "--", "the_committed_"]);
     say::run(&mut command)?;
     let mut status = Command::new("git");
     status.args(["status", "--short", "docs/reference"]).current_dir(&place.root);

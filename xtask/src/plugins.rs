@@ -202,3 +202,60 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     file.persist(path)?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stamp_changes_with_everything_that_is_packed() {
+        let files = |pairs: &[(&str, &str)]| -> BTreeMap<String, Vec<u8>> {
+            pairs.iter().map(|(name, text)| ((*name).to_owned(), text.as_bytes().to_vec())).collect()
+        };
+        let base = stamp(&files(&[("plugin.toml", "a")]), b"module");
+        assert_eq!(base, stamp(&files(&[("plugin.toml", "a")]), b"module"));
+        for (other, module) in [
+            (files(&[("plugin.toml", "b")]), "module"),
+            (files(&[("plugin.tom", "la")]), "module"),
+            (files(&[("plugin.toml", "a"), ("README.md", "")]), "module"),
+            (files(&[("plugin.toml", "a")]), "modul"),
+        ] {
+            assert_ne!(base, stamp(&other, module.as_bytes()), "{other:?} {module}");
+        }
+    }
+
+    #[test]
+    fn a_module_without_bindings_is_refused() {
+        assert!(componentize(b"no wasm at all").is_err());
+    }
+
+    #[test]
+    fn what_belongs_to_a_package_is_taken_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let manifest = r#"
+            name = "a"
+            version = "0.1.0"
+            description = "a"
+            license = "Apache-2.0"
+            component = "a.wasm"
+            worlds = ["mainstay:api/api@0.1.0"]
+            [config]
+            schema = "rules/config.json"
+        "#;
+        for (name, text) in [
+            ("plugin.toml", manifest),
+            ("rules/config.json", "{}"),
+            ("README.md", "words"),
+            ("Cargo.toml", ""),
+            ("src/lib.rs", ""),
+            ("assets/a/b.css", ""),
+        ] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        let files = package_files(folder.path()).unwrap();
+        let names: Vec<&str> = files.keys().map(String::as_str).collect();
+        assert_eq!(names, ["README.md", "assets/a/b.css", "plugin.toml", "rules/config.json"]);
+    }
+}

@@ -148,7 +148,7 @@ fn cargo_summary(line: &str) -> Option<(u64, u64)> {
 /// `3 failed, 120 passed, 2 skipped in 41.20s`, with or without `=` around it. Errors count as failures.
 fn pytest_summary(line: &str) -> Option<(u64, u64)> {
     let line = line.trim().trim_matches('=').trim();
-    if !line.contains(" in ") || !line.ends_with('s') && !line.ends_with(')') {
+    if line.contains(';') || !line.contains(" in ") || !line.ends_with('s') && !line.ends_with(')') {
         return None;
     }
     let [passed, failed] = ["passed", "failed"].map(|word| number_before(line, word));

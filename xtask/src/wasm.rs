@@ -248,3 +248,33 @@ fn build_sysroot(folder: &Path, sysroot: &Path, host: &str, libraries: &dyn Fn(&
     }
     fs::rename(&built, sysroot).context("putting the standard library into the cache")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_installed_where_core_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |expect: bool| assert_eq!(holds_core(folder.path()), expect);
+        check(false);
+        fs::write(folder.path().join("libstd-1.rlib"), "").unwrap();
+        fs::write(folder.path().join("libcore-1.rmeta"), "").unwrap();
+        check(false);
+        fs::write(folder.path().join("libcore-1.rlib"), "").unwrap();
+        check(true);
+        assert!(!holds_core(&folder.path().join("absent")));
+    }
+
+    #[test]
+    fn debian_s_cargo_sees_nothing_of_the_rustup_that_runs_this() {
+        let command = debian_cargo();
+        let removed: Vec<_> =
+            command.get_envs().filter(|(_, value)| value.is_none()).map(|(name, _)| name.to_owned()).collect();
+        assert!(
+            ["RUSTUP_TOOLCHAIN", "CARGO", "LD_LIBRARY_PATH"].iter().all(|name| removed.iter().any(|each| each == name))
+        );
+        let path = command.get_envs().find(|(name, _)| *name == "PATH").and_then(|(_, value)| value).unwrap();
+        assert!(path.to_string_lossy().starts_with("/usr/bin:"));
+    }
+}

@@ -29,6 +29,13 @@ pub trait Api {
 }
 
 /// Make a type that implements [`Api`] this component's exports. Once per plugin.
+///
+/// A type that is no plugin is refused on every target, not only when the component is built:
+///
+/// ```compile_fail,E0277
+/// struct NoPlugin;
+/// mainstay_sdk::export_api!(NoPlugin);
+/// ```
 #[macro_export]
 macro_rules! export_api {
     ($plugin:ty) => {
