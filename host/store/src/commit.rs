@@ -3,26 +3,26 @@
 //! Owns the one path on which anything is changed. In order: wait for room in the memtable; read what guards and additions
 //! need at a fresh view, without a lock; then under the commit lock compare with what is newer than that view (durable or
 //! not), hand one record to the log, and put the writes into the memtable where only later guards see them. When the
-//! record is durable, the log's thread makes it visible, applies it to the index and answers. So guards see pending
-//! commits, readers never do, and the lock is held without touching a disk.
+//! record is durable, [`crate::publish`] makes it visible and answers. So guards see pending commits, readers never do, and
+//! the lock is held without touching a disk.
 //!
 //! Bounded: commits wait while the memtable is full. When the log fails a record, its writes are taken out of the
 //! memtable before anything else may be appended (the log refuses meanwhile), so nothing is ever built on it.
 //! Cancelling is safe at every point: up to the append nothing has happened, and behind it nobody needs the future.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::{Error, ErrorKind, Result};
+use mainstay_base::{Error, Result};
 use tokio::sync::oneshot;
 
 use crate::apply::Moving;
 use crate::engine::{Span, Write};
-use crate::index::{FieldWrite, IndexSet};
 use crate::limits::DELETE_RANGE_KEYS_MAX;
+use crate::publish::{IndexWrite, Slot, complete};
 use crate::record;
-use crate::space::{RowName, Space, show_key};
+use crate::space::show_key;
 use crate::store::{Inner, Journal};
 use crate::transaction::{Expect, Guard, Operation, Transaction};
 use crate::view::View;
@@ -61,13 +61,6 @@ impl CommitState {
     pub fn replayed(&mut self, sequence: u64) {
         self.last = sequence;
     }
-}
-
-/// A write to the index, when its commit is durable.
-pub(crate) struct IndexWrite {
-    pub row: Arc<RowName>,
-    /// None removes the document.
-    pub fields: Option<Vec<FieldWrite>>,
 }
 
 /// What a commit writes, with its sequence known.
@@ -299,16 +292,8 @@ pub(crate) fn resolve(
     Ok(resolved)
 }
 
-/// A commit between its append and its answer. Filled by the committer, after the log has said which sequence it is.
-#[derive(Default)]
-struct Slot {
-    filled: OnceLock<(Arc<Moving>, Vec<IndexWrite>)>,
-}
-
-type Answer = oneshot::Receiver<Result<u64>>;
-
 /// Check, append, and put into the memtable; all under the commit lock.
-fn submit(inner: &Arc<Inner>, mut prepared: Prepared) -> Result<(Vec<i64>, Answer)> {
+fn submit(inner: &Arc<Inner>, mut prepared: Prepared) -> Result<(Vec<i64>, oneshot::Receiver<Result<u64>>)> {
     let (sender, answer) = oneshot::channel();
     let slot = Arc::new(Slot::default());
     let mut state = inner.commit.lock();
@@ -322,12 +307,12 @@ fn submit(inner: &Arc<Inner>, mut prepared: Prepared) -> Result<(Vec<i64>, Answe
         Journal::Log(log) => {
             let record = record::encode(&prepared.operations, prepared.bytes);
             let (inner, slot) = (inner.clone(), slot.clone());
-            log.append(record, move |result| complete(&inner, &slot, sender, result))?
+            log.append(record, move |result| complete(&inner, slot, sender, result))?
         }
         Journal::Nothing => {
             let sequence = state.last + 1;
             fill(inner, &mut state, &slot, prepared, sequence);
-            complete(inner, &slot, sender, Ok(sequence));
+            complete(inner, slot, sender, Ok(sequence));
             inner.wake_applier_when_needed();
             return Ok((counters, answer));
         }
@@ -347,56 +332,7 @@ fn fill(inner: &Inner, state: &mut CommitState, slot: &Slot, prepared: Prepared,
     inner.memtable.insert(sequence, &resolved.writes);
     inner.queue.lock().push_back(moving.clone());
     state.last = sequence;
-    let _ = slot.filled.set((moving, resolved.index));
-}
-
-/// Called by the log, in the order of sequences: the record is durable, or it is not in the log.
-fn complete(inner: &Arc<Inner>, slot: &Slot, sender: oneshot::Sender<Result<u64>>, result: Result<u64>) {
-    if slot.filled.get().is_none() {
-        // The committer still holds the lock under which it fills the slot.
-        drop(inner.commit.lock());
-    }
-    let Some((moving, index)) = slot.filled.get() else {
-        tracing::error!("a commit was answered by the log before it was prepared; its committer panicked");
-        return;
-    };
-    let answer = match result {
-        Ok(sequence) => {
-            if index.is_empty() {
-                inner.make_visible(sequence);
-            } else {
-                // Visible inside the index's lock: who has found a document there finds its keys in a view taken after.
-                let mut columns = inner.index.write();
-                apply_to_index(&mut columns, index);
-                inner.make_visible(sequence);
-            }
-            Ok(sequence)
-        }
-        Err(error) => {
-            let _commit = inner.commit.lock();
-            inner.memtable.remove_commit(&moving.keys, moving.sequence);
-            inner.queue.lock().retain(|other| other.sequence != moving.sequence);
-            Err(failed(error))
-        }
-    };
-    // A committer that does not wait any more is none of our business.
-    let _ = sender.send(answer);
-}
-
-pub(crate) fn apply_to_index(index: &mut IndexSet<Space>, writes: &[IndexWrite]) {
-    for IndexWrite { row, fields } in writes {
-        match fields {
-            Some(fields) => index.apply_set(&row.space, &row.index, &row.document, fields),
-            None => index.apply_remove(&row.space, &row.index, &row.document),
-        }
-    }
-}
-
-fn failed(error: Error) -> Error {
-    match error.kind() {
-        ErrorKind::Exhausted => error.context("nothing was committed"),
-        _ => error.context("the commit failed"),
-    }
+    slot.fill(moving, resolved.index);
 }
 
 impl Guard {

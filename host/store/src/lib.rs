@@ -16,6 +16,7 @@ pub mod engine;
 pub mod index;
 pub mod limits;
 mod memtable;
+mod publish;
 mod record;
 mod recover;
 mod scan;

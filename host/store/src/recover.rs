@@ -15,9 +15,10 @@ use mainstay_base::{DiskLock, Error, ErrorKind, Result};
 use mainstay_log::{Log, Opened, Recovery};
 
 use crate::apply::Moving;
-use crate::commit::{Resolved, apply_to_index, resolve};
+use crate::commit::{Resolved, resolve};
 use crate::engine::{EngineKind, MemoryEngine, Ordered, RedbEngine, SledEngine, Span};
 use crate::index::IndexSet;
+use crate::publish::apply_to_index;
 use crate::record;
 use crate::scan::Layers;
 use crate::space::{ROWS, Space, parse_row_key};

@@ -3,7 +3,7 @@
 //! Owns [`Store`], its options and its end. Separate from the pipeline's steps (`commit`, `apply`, `recover`), each of which
 //! has its own file and is called from here.
 //!
-//! The order of locks, outermost first: commit, then memtable or queue or index, each alone. The engine has its own.
+//! The order of locks, outermost first: commit, publisher, index, then memtable or queue, each alone. The engine has its own.
 //! Bounded by [`StoreOptions`]. Dropping the last [`Store`] closes it as [`Store::close`] does; views that are still held
 //! stay readable.
 
@@ -11,6 +11,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use mainstay_base::{Clock, Disk, DiskLock, Error, RealDisk, Result, SystemClock};
@@ -23,6 +24,7 @@ use crate::commit::{self, CommitState, Receipt};
 use crate::engine::{EngineKind, Ordered};
 use crate::index::{IndexSet, Query, Selection};
 use crate::memtable::Memtable;
+use crate::publish::Publisher;
 use crate::recover;
 use crate::space::Space;
 use crate::transaction::Transaction;
@@ -94,7 +96,13 @@ pub struct Store {
 /// The last one closes the store.
 struct Handle {
     inner: Arc<Inner>,
-    applier: Mutex<Option<std::thread::JoinHandle<()>>>,
+    /// Taken by the first close.
+    threads: Mutex<Option<Threads>>,
+}
+
+struct Threads {
+    publisher: JoinHandle<()>,
+    applier: JoinHandle<()>,
 }
 
 /// Where commits become durable.
@@ -119,6 +127,7 @@ pub(crate) struct Inner {
     pub index: RwLock<IndexSet<Space>>,
     /// The newest durable commit.
     visible: AtomicU64,
+    pub publisher: Publisher,
     pub applier: Applier,
     /// How far the engine is, held for one cycle of the applier.
     pub progress: Mutex<Progress>,
@@ -152,6 +161,7 @@ impl Inner {
             commit: Mutex::new(CommitState::new(applied)),
             index: RwLock::default(),
             visible: AtomicU64::new(applied),
+            publisher: Publisher::default(),
             applier: Applier::default(),
             progress: Mutex::new(Progress::new(now_ns)),
             room: Notify::new(),
@@ -188,11 +198,11 @@ impl Store {
 
     fn start(inner: Inner) -> Result<Store> {
         let inner = Arc::new(inner);
-        let applier = Applier::start(&inner)?;
-        Ok(Store { handle: Arc::new(Handle { inner, applier: Mutex::new(Some(applier)) }) })
+        let threads = Threads { publisher: Publisher::start(&inner)?, applier: Applier::start(&inner)? };
+        Ok(Store { handle: Arc::new(Handle { inner, threads: Mutex::new(Some(threads)) }) })
     }
 
-    fn inner(&self) -> &Arc<Inner> {
+    pub(crate) fn inner(&self) -> &Arc<Inner> {
         &self.handle.inner
     }
 
@@ -252,16 +262,19 @@ impl Store {
 
 impl Handle {
     fn close(&self) -> Result<()> {
-        let mut applier = self.applier.lock();
-        let Some(applier) = applier.take() else { return Ok(()) };
+        let mut threads = self.threads.lock();
+        let Some(Threads { publisher, applier }) = threads.take() else { return Ok(()) };
         self.inner.commit.lock().close();
         self.inner.room.notify_waiters();
         let drained = match &self.inner.journal {
             Journal::Log(log) => log.close(),
             Journal::Nothing => Ok(()),
         };
+        // After the log, which feeds the publisher; before the last cycle, which takes what is visible.
+        self.inner.publisher.stop();
         self.inner.applier.stop();
-        let stopped = applier.join().map_err(|_| Error::internal("the applier stopped by a panic; see the host's log"));
+        let stopped = publisher.join().and(applier.join());
+        let stopped = stopped.map_err(|_| Error::internal("a thread of the store panicked; see the host's log"));
         let checkpointed = self.inner.cycle(true);
         drained.and(stopped).and(checkpointed.map(|_| ()))
     }
