@@ -99,7 +99,8 @@ fn build(place: &Place, allow_rustup: bool, release: bool) -> Result<std::path::
     plugins::build(place, allow_rustup)?;
     say::step("Building the binary");
     let mut command = cargo::command(place);
-    command.args(["build", "--package", "mainstay"]);
+    // The whole workspace is selected, so that features, and with them built dependencies, are those of the tests.
+    command.args(["build", "--workspace", "--bin", "mainstay"]);
     if release {
         command.arg("--release");
     }

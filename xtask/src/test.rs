@@ -126,7 +126,7 @@ fn native_plugins(place: &Place, count: &mut Count) {
 
 fn conformance(place: &Place, count: &mut Count) -> Result<()> {
     say::step("Building the binary");
-    say::run(cargo::command(place).args(["build", "--package", "mainstay", "--quiet"]))?;
+    say::run(cargo::command(place).args(["build", "--workspace", "--bin", "mainstay", "--quiet"]))?;
     let python = python::environment(place)?;
     say::step("The real client against the real binary");
     let mut pytest = Command::new(python.program());
