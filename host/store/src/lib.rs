@@ -7,6 +7,28 @@
 //!
 //! Bounded by [`limits`] and [`StoreOptions`]. On failure: every function returns a typed error; nothing that was
 //! acknowledged is lost, nothing half-written is visible.
+//!
+//! ```
+//! use mainstay_store::{KeyRange, ScanOptions, Space, Store};
+//!
+//! # fn main() -> mainstay_base::Result<()> {
+//! let store = Store::in_memory();
+//! let space = Space::plugin("notes");
+//!
+//! let view = store.view();
+//! let mut tx = store.begin(&view);
+//! tx.expect_absent(&space, b"note/1")?;
+//! tx.put(&space, b"note/1", "buy milk")?;
+//! tx.add(&space, b"count", 1)?;
+//! let receipt = store.commit_blocking(tx)?;
+//! assert_eq!(receipt.counters, [1]);
+//!
+//! assert_eq!(view.get(&space, b"note/1")?, None, "a view stays as it was");
+//! let page = store.view().scan(&space, &[KeyRange::prefix(b"note/")], &ScanOptions::default())?;
+//! assert_eq!(page.iter().collect::<Vec<_>>(), [(&b"note/1"[..], &b"buy milk"[..])]);
+//! # Ok(())
+//! # }
+//! ```
 #![forbid(unsafe_code)]
 
 mod apply;
