@@ -225,12 +225,6 @@ pub enum ConfigCommand {
     Schema,
 }
 
-/// Environment variables that the host reads besides those of flags.
-pub const ENVIRONMENT: &[(&str, &str)] = &[
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces are sent by OTLP over HTTP, unless the configuration says so"),
-    ("NO_COLOR", "no colours in log lines, whatever its value"),
-];
-
 #[cfg(test)]
 mod tests {
     use super::*;

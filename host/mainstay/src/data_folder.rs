@@ -75,7 +75,6 @@ pub struct DataFolder {
     path: PathBuf,
     lock: File,
     engine: Engine,
-    is_new: bool,
 }
 
 /// The folder, or who has it.
@@ -108,7 +107,7 @@ impl DataFolder {
             Err(TryLockError::WouldBlock) => return Ok(Opened::Held(read_owner(&mut lock))),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path, error)),
         }
-        let mut folder = DataFolder { path: path.into(), lock, engine: Engine::default(), is_new: false };
+        let mut folder = DataFolder { path: path.into(), lock, engine: Engine::default() };
         folder.describe(&Owner { pid: std::process::id(), command: command.into(), ..Owner::default() })?;
         folder.settle_version(engine)?;
         for name in FOLDERS {
@@ -125,11 +124,6 @@ impl DataFolder {
     /// The ordered store that it was made with.
     pub fn engine(&self) -> Engine {
         self.engine
-    }
-
-    /// Whether it was made just now.
-    pub fn is_new(&self) -> bool {
-        self.is_new
     }
 
     /// Say in the lock who holds it: others read it there.
@@ -161,7 +155,6 @@ impl DataFolder {
             }
             None => {
                 self.engine = asked.unwrap_or_default();
-                self.is_new = true;
                 let version = Version { format: FORMAT, engine: self.engine };
                 let text = toml::to_string(&version).map_err(|error| Error::internal(error.to_string()))?;
                 write_private(&path, text.as_bytes())?;
@@ -225,7 +218,8 @@ pub fn create_private(path: &Path) -> Result<()> {
 
 /// Replace a file that only this user can read: a crash leaves the old one or the new one.
 pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().unwrap_or(Path::new("."));
+    // The parent of a bare file name is an empty path, which cannot be opened.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
         let temporary = path.with_extension("new");
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
@@ -247,7 +241,6 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("data");
         let mut first = DataFolder::open(&path, "serve", None).unwrap();
-        assert!(first.is_new());
         let owner = Owner { pid: 42, command: "serve".into(), http: Some("http://127.0.0.1:7600".into()), grpc: None };
         first.describe(&owner).unwrap();
         assert_eq!(owner_of(&path), Some(owner));
@@ -263,7 +256,7 @@ mod tests {
         );
         drop(first);
         assert_eq!(owner_of(&path), None);
-        assert!(!DataFolder::open(&path, "serve", None).unwrap().is_new());
+        drop(DataFolder::open(&path, "serve", None).unwrap());
     }
 
     #[test]

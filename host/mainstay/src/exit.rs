@@ -21,6 +21,7 @@ pub enum Exit {
 
 impl Exit {
     /// Code and meaning, for the reference.
+    #[cfg(test)]
     pub const ALL: &[(Exit, &str)] = &[
         (Exit::Done, "done; for `doctor`, no check failed"),
         (Exit::Failed, "failed: disk, network, a fault of the host; for `doctor`, a check failed"),

@@ -13,6 +13,7 @@ mod doctor;
 mod exit;
 mod plugin_commands;
 mod plugins;
+#[cfg(test)]
 mod reference;
 mod registry;
 mod screen;
@@ -51,37 +52,38 @@ fn run(cli: Cli, matches: &ArgMatches, started: Instant) -> Result<ExitCode, Fai
         return Ok(mainstay_runtime::compile::child_main(arguments));
     }
     let applied = config::apply(&cli, &|id| is_on_line(matches, id))?;
-    let is_server = matches!(cli.command, Command::Serve(_));
-    let mut log = applied.config.log.clone();
-    if !is_server && !applied.origins.contains_key("/log/filter") {
-        // A command tells its result itself.
-        log.filter = "warn".into();
-    }
-    let telemetry = telemetry::start(&log, is_server.then_some(&applied.config.traces))?;
-    let names_engine = applied.origins.contains_key("/store/engine");
-    let settings = |applied: config::Applied| Settings::new(applied.config, names_engine);
-    let exit = match cli.command {
-        Command::Serve(serve) => serve::run(settings(applied)?, serve.ready_file, started),
-        Command::Plugin { command } => plugin_commands::run(&settings(applied)?, command),
-        Command::Token { command } => token_commands::run(&settings(applied)?, command),
-        Command::Blobs { command } => token_commands::run_blobs(&settings(applied)?, &command),
-        Command::Doctor(options) => examine(&settings(applied)?, options.json),
-        Command::Config { command: ConfigCommand::Show } => {
-            print!("{}", config::show(&applied)?);
-            Ok(Exit::Done)
-        }
-        Command::Config { command: ConfigCommand::Schema } => {
-            println!("{:#}", config::schema());
-            Ok(Exit::Done)
-        }
+    match &cli.command {
+        Command::Config { command: ConfigCommand::Show } => print!("{}", config::show(&applied)?),
+        Command::Config { command: ConfigCommand::Schema } => println!("{:#}", config::schema()),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
-            Ok(Exit::Done)
+            clap_complete::generate(*shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
         }
-        Command::InternalCompile { .. } => Ok(Exit::Wrong),
-    }?;
+        _ => return carry_out(cli.command, applied, started).map(ExitCode::from),
+    }
+    Ok(Exit::Done.into())
+}
+
+/// The commands that touch the data folder.
+fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Result<Exit, Failure> {
+    let is_server = matches!(command, Command::Serve(_));
+    let names_engine = applied.origins.contains_key("/store/engine");
+    let names_filter = applied.origins.contains_key("/log/filter");
+    let mut settings = Settings::new(applied.config, names_engine)?;
+    if !is_server && !names_filter {
+        // A command tells its result itself.
+        settings.log.filter = "warn".into();
+    }
+    let telemetry = telemetry::start(&settings.log, is_server.then_some(&settings.traces))?;
+    let exit = match command {
+        Command::Serve(serve) => serve::run(settings, serve.ready_file, started),
+        Command::Plugin { command } => plugin_commands::run(&settings, command),
+        Command::Token { command } => token_commands::run(&settings, command),
+        Command::Blobs { command } => token_commands::run_blobs(&settings, &command),
+        Command::Doctor(options) => examine(&settings, options.json),
+        Command::Config { .. } | Command::Completions { .. } | Command::InternalCompile { .. } => Ok(Exit::Done),
+    };
     drop(telemetry);
-    Ok(exit.into())
+    exit
 }
 
 fn examine(settings: &Settings, json: bool) -> Result<Exit, Failure> {

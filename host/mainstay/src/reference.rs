@@ -1,13 +1,20 @@
 //! The generated references: command line and configuration, as Markdown.
 //!
 //! Owns the form of `docs/reference/cli.md`, `config.md` and `config.schema.json`. Separate so that the texts have one
-//! source, the definitions themselves; a test compares the committed files with what is generated here.
+//! source, the definitions themselves; a test compares the committed files with what is generated here. Compiled for
+//! tests only.
 
-use crate::cli::{Cli, ENVIRONMENT};
+use crate::cli::Cli;
 use crate::config;
 use crate::exit::Exit;
 use clap::{Arg, ArgAction, CommandFactory};
 use serde_json::Value;
+
+/// Environment variables that the host reads besides those of flags.
+const ENVIRONMENT: &[(&str, &str)] = &[
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", "where traces are sent by OTLP over HTTP, unless the configuration says so"),
+    ("NO_COLOR", "no colours in log lines, whatever its value"),
+];
 
 /// Generated references by file name, each with its text.
 pub fn all() -> Vec<(&'static str, String)> {

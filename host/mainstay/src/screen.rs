@@ -91,7 +91,8 @@ impl Screen {
         for plugin in &self.plugins {
             let name = format!("{} {}", plugin.name, plugin.version);
             let grants = if plugin.grants.is_empty() { "nothing".into() } else { plugin.grants.join(", ") };
-            writeln!(text, "  {name:width$}  {grants}; answers {} routes", plugin.routes)?;
+            let routes = if plugin.routes == 1 { "route" } else { "routes" };
+            writeln!(text, "  {name:width$}  {grants}; answers {} {routes}", plugin.routes)?;
         }
         for (name, problem) in &self.problems {
             writeln!(text, "  {name}: does not run: {problem}")?;

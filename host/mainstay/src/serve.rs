@@ -15,7 +15,7 @@ use crate::telemetry;
 use mainstay_base::{Clock, Error, OsRandom, Result, SystemClock};
 use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
 use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
-use mainstay_market::{Installed, LockEntry, Market, Package};
+use mainstay_market::{Installed, LOCK_FILE, LockEntry, Market, Package};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use std::path::{Path, PathBuf};
@@ -135,6 +135,7 @@ struct Running {
 
 async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
+    let is_first = !folder.path().join(LOCK_FILE).exists();
     let market = Market::open(folder.path(), clock.clone())?;
     let entries = market.lockfile()?.plugins;
     // Reading the packages and replaying the log take about as long: do both at once.
@@ -157,7 +158,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         routes: routes.clone(),
         readiness: readiness.clone(),
     });
-    let chosen = choose(settings, &plugins, installed, folder.is_new()).await?;
+    let chosen = choose(settings, &plugins, installed, is_first).await?;
     plugins.start(chosen).await?;
     let tokens = Tokens::open(store.clone(), clock, Arc::new(OsRandom))?;
     let needs_token = settings.needs_token();
@@ -236,12 +237,13 @@ async fn read_installed(data: PathBuf, entries: Vec<LockEntry>) -> Vec<Read> {
     read
 }
 
-/// Which plugins run; those that are chosen and missing are installed first.
-async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_new: bool) -> Result<Vec<Installed>> {
+/// Which plugins run; those that are chosen and missing are installed first. Where nothing was ever installed, the
+/// standard ones are missing.
+async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_first: bool) -> Result<Vec<Installed>> {
     let registry = Registry::new(settings.registry.as_deref());
     let wanted: Vec<Package> = match &settings.plugins {
         Choice::None => return Ok(Vec::new()),
-        Choice::Standard if is_new => registry.packages()?,
+        Choice::Standard if is_first => registry.packages()?,
         Choice::Standard => Vec::new(),
         Choice::These(names) => {
             let missing = |name: &&String| !read.iter().any(|(entry, _)| entry.name == **name);

@@ -29,9 +29,7 @@ pub struct Settings {
     pub registry: Option<PathBuf>,
     /// HTTP and gRPC.
     pub gateway: GatewayOptions,
-    /// The ordered store, where the data folder does not say.
-    pub engine: Engine,
-    /// The same, if the operator named one: then the data folder must have been made with it.
+    /// The ordered store, if the operator named one: then the data folder must have been made with it.
     pub asked_engine: Option<Engine>,
     /// Memory of the store.
     pub memtable_bytes_max: usize,
@@ -95,7 +93,6 @@ impl Settings {
             plugins: Choice::parse(&plugins.0)?,
             registry: registry.map(PathBuf::from),
             gateway,
-            engine,
             asked_engine: names_engine.then_some(engine),
             memtable_bytes_max: memory_mib * MIB,
             blob_grace: Duration::from_secs(grace_h * 3600),
@@ -234,16 +231,16 @@ mod tests {
     /// Everything that is built, as text.
     fn built(value: &Value) -> String {
         let config: Config = serde_json::from_value(value.clone()).unwrap();
-        let settings = Settings::new(config, false).unwrap();
+        let settings = Settings::new(config, true).unwrap();
         let Settings {
-            data, plugins, registry, gateway, engine, memtable_bytes_max, blob_grace, sandbox, compile, ..
+            data, plugins, registry, gateway, asked_engine, memtable_bytes_max, blob_grace, sandbox, ..
         } = &settings;
         let EngineOptions { instances, threads, .. } = sandbox;
-        let Settings { protect, log, traces, drain, .. } = &settings;
-        let store = settings.store(*engine);
+        let Settings { compile, protect, log, traces, drain, .. } = &settings;
+        let store = settings.store(asked_engine.unwrap());
         format!(
-            "{data:?} {plugins:?} {registry:?} {gateway:?} {engine:?} {memtable_bytes_max} {blob_grace:?} {instances} \
-             {threads} {compile:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
+            "{data:?} {plugins:?} {registry:?} {gateway:?} {memtable_bytes_max} {blob_grace:?} {instances} {threads} \
+             {compile:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
             store.engine
         )
     }

@@ -216,13 +216,18 @@ impl Market {
     fn place(&self, package: &Package, plan: &Plan) -> Result<String> {
         let config = plan.config.to_string();
         let mark = sha256(format!("{} {}", package.digest, sha256(config.as_bytes())).as_bytes());
-        let place = format!("{}/{}-{}", plan.manifest.name, plan.manifest.version, &mark[..16]);
         let plugins = self.data_folder.join(PLUGINS_FOLDER);
-        let target = plugins.join(&place);
-        if target.exists() {
-            // Only a folder that the lockfile names is left by the sweep: the same package with the same settings.
-            return Ok(place);
+        let mut place = format!("{}/{}-{}", plan.manifest.name, plan.manifest.version, &mark[..16]);
+        // Only folders that the lockfile names are left by the sweep: this package with these settings, whole or damaged.
+        while plugins.join(&place).exists() {
+            let is_whole = Package::read(&plugins.join(&place)).is_ok_and(|there| there.digest == package.digest)
+                && fs::read(plugins.join(&place).join(SETTINGS_FILE)).is_ok_and(|there| there == config.as_bytes());
+            if is_whole {
+                return Ok(place);
+            }
+            place.push_str("-again");
         }
+        let target = plugins.join(&place);
         let unfinished = plugins.join(format!("{UNFINISHED}{}", &mark[..16]));
         let place_files = || -> Result<()> {
             for (name, bytes) in package.files() {
@@ -520,6 +525,9 @@ mod tests {
         assert!(market.list().unwrap_err().message().contains("the settings of the installed plugin `box`"));
         fs::remove_file(files.join("box.wasm")).unwrap();
         assert!(market.list().unwrap_err().message().contains("install `box` 0.1.0 again"));
+        let again = package(&manifest_text("box", ""));
+        install(&market, &again).unwrap();
+        assert_eq!(market.list().unwrap()[0].entry.digest, again.digest);
     }
 
     /// The state that a reader sees: versions, and whether everything is whole.
