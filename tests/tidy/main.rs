@@ -1,9 +1,10 @@
 //! Rules of the house that a reader would otherwise have to remember, each held by a test.
 //!
-//! One binary, a module a rule: [`floors`] over `cargo metadata`, [`sources`] over every file, [`contract`] over the WIT and
+//! One binary, a module a rule: [`archive`] over old packages, [`floors`] over `cargo metadata`, [`sources`] over every file, [`contract`] over the WIT and
 //! its generated reference, [`guide`] over the author's first page. Bounded by: what is in the checkout. On failure: every
 //! place that breaks the rule, and the rule.
 
+mod archive;
 mod contract;
 mod floors;
 mod guide;
