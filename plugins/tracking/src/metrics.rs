@@ -367,7 +367,8 @@ fn log_parsed(request: &BatchIn<'_>) -> Outcome<Vec<u8>> {
     for (at, metric) in metrics.iter().enumerate() {
         batch.metric(&format!("metrics[{at}]"), metric)?;
     }
-    let truncate = settings::get()?.truncate_long_values;
+    // Most batches hold metrics alone: the configuration is not asked for then.
+    let truncate = params.is_empty() && tags.is_empty() || settings::get()?.truncate_long_values;
     for (at, PairIn { key, value }) in params.iter().enumerate() {
         let (key, value) = (text(key), text(value));
         batch.params.push((key, validate::param(&format!("params[{at}]"), key, value, truncate)?));

@@ -1,10 +1,10 @@
 //! What an operator may set; `config.schema.json` describes it and fills in defaults.
 
 use crate::errors::Outcome;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// The plugin's configuration.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(default, rename_all = "kebab-case")]
 pub struct Settings {
     /// The version of the API that `/version` names.
@@ -37,4 +37,20 @@ impl Default for Settings {
 /// The configuration of this call.
 pub fn get() -> Outcome<Settings> {
     Ok(mainstay_sdk::config::get()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::Value;
+
+    /// The schema fills in the defaults; what the code would take without it must be the same, key by key.
+    #[test]
+    fn the_schema_and_the_code_have_the_same_keys_and_defaults() {
+        let schema: Value = serde_json::from_str(include_str!("../config.schema.json")).unwrap();
+        let code = serde_json::to_value(Settings::default()).unwrap();
+        let properties = schema["properties"].as_object().unwrap();
+        let described: Vec<_> = properties.iter().map(|(key, rules)| (key, &rules["default"])).collect();
+        assert_eq!(described, code.as_object().unwrap().iter().collect::<Vec<_>>());
+    }
 }

@@ -98,11 +98,10 @@ pub fn parse(entity: Entity, text: &str) -> Outcome<Vec<Clause>> {
     let mut parser = Parser { entity, tokens: &tokens, at: 0 };
     let mut clauses = Vec::new();
     while parser.at < tokens.len() {
-        clauses.push(parser.clause()?);
-        if parser.at < tokens.len() {
-            // One that nothing follows is what gluing conditions together leaves behind; it changes no question.
+        if !clauses.is_empty() {
             parser.conjunction()?;
         }
+        clauses.push(parser.clause()?);
         if clauses.len() > CLAUSES_MAX {
             return Err(Failure::invalid(format!("The filter has more than {CLAUSES_MAX} conditions.")));
         }
@@ -129,7 +128,7 @@ impl<'a> Parser<'a> {
 
     fn conjunction(&mut self) -> Outcome<()> {
         match self.next() {
-            Some(token) if token.is("AND") => Ok(()),
+            Some(token) if token.is("AND") && self.at < self.tokens.len() => Ok(()),
             Some(token) if token.kind == Kind::Mark(';') => {
                 Err(Failure::invalid("Search filter contained multiple expression. Provide AND-ed expression list."))
             }
@@ -411,8 +410,6 @@ mod tests {
             ],
         );
         check(Run, "params.a = 'it\"s'", &[("params.a", Op::Equal, text("it\"s"))]);
-        let one = [("metrics.a", Op::Greater, Value::Integer(1))];
-        check(Run, "metrics.a > 1 AND", &one);
         check(Run, "params.a = 'it''s'", &[("params.a", Op::Equal, text("it''s"))]);
         check(Run, "params.a = ''", &[("params.a", Op::Equal, text(""))]);
     }
@@ -421,6 +418,7 @@ mod tests {
     fn runs_refuse() {
         use Entity::Run;
         refuse(Run, "metrics.a > 1 OR metrics.b > 1", "Invalid clause(s) in filter string: 'OR'");
+        refuse(Run, "metrics.a > 1 AND", "Invalid clause(s)");
         refuse(Run, "AND metrics.a > 1", "Invalid clause(s)");
         refuse(Run, "metrics.a > 1 AND AND metrics.b > 1", "Invalid clause(s)");
         refuse(Run, "metrics.a > 1 AND AND", "Invalid clause(s)");

@@ -18,6 +18,12 @@ use tracking::Tracking;
 /// A started plugin.
 pub struct Server(pub Host);
 
+impl Default for Server {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Server {
     /// With the default configuration.
     pub fn new() -> Self {

@@ -135,3 +135,31 @@ fn an_experiment_goes_with_everything_and_frees_its_name() {
     assert_ne!(server.experiment("e"), id);
     assert_eq!(remove("0").status, 400);
 }
+
+/// A host that dies in the middle of something long: what was noted is finished at the next start.
+#[test]
+fn starting_finishes_what_a_crash_interrupted() {
+    use mainstay_sdk::transact;
+    use tracking::store;
+    let server = Server::new();
+    let id = server.experiment("e");
+    let run = server.run(&id);
+    let other = server.run("0");
+    let file = format!("/api/2.0/mlflow-artifacts/artifacts/0/{other}/artifacts/f");
+    server.call(Request::put(&file).body("x"));
+    server.0.enter(|| {
+        transact(|tx, _| {
+            tx.put_json(store::cascade_key(&id), &json!({"experiment_id": id, "deleting": true}))?;
+            let left = json!({"id": "run x", "prefixes": [], "artifacts": [format!("0/{other}/artifacts")]});
+            tx.put_json(store::leftovers_key("run x"), &left)
+        })
+        .unwrap();
+    });
+    server.0.start::<tracking::Tracking>(Some("0.1.0")).unwrap();
+    assert_eq!(server.run_data(&run)["info"]["lifecycle_stage"], "deleted");
+    assert_eq!(server.call(Request::get(&file)).status, 404);
+    server.0.enter(|| {
+        assert_eq!(mainstay_sdk::keys::get(store::cascade_key(&id)).unwrap(), None);
+        assert_eq!(mainstay_sdk::keys::get(store::leftovers_key("run x")).unwrap(), None);
+    });
+}

@@ -316,3 +316,22 @@ fn missing_runs() {
     assert_eq!(server.try_get("runs/get", &[("run_id", &id)]).0, 404);
     assert_eq!(server.get("metrics/get-history", &[("run_id", &id), ("metric_key", "m")]), json!({}));
 }
+
+/// More runs than one step of a deletion takes.
+#[test]
+fn a_large_experiment_is_deleted_whole() {
+    let server = Server::new();
+    let id = server.experiment("large");
+    for _ in 0..1_203 {
+        server.run(&id);
+    }
+    server.post("experiments/delete", json!({"experiment_id": id}));
+    let count = |view: &str| {
+        let found =
+            server.post("runs/search", json!({"experiment_ids": [id], "run_view_type": view, "max_results": 5_000}));
+        found["runs"].as_array().map_or(0, Vec::len)
+    };
+    assert_eq!((count("ACTIVE_ONLY"), count("DELETED_ONLY")), (0, 1_203));
+    server.post("experiments/restore", json!({"experiment_id": id}));
+    assert_eq!((count("ACTIVE_ONLY"), count("DELETED_ONLY")), (1_203, 0));
+}

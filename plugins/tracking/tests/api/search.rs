@@ -282,7 +282,8 @@ fn store(
 
 fn ask(server: &Server, rows: &[Row], clauses: &[Clause], order: u8, page: usize) -> Result<(), TestCaseError> {
     let filter = clauses.iter().map(Clause::text).collect::<Vec<_>>().join(" AND ");
-    let (key, by): (Option<&str>, fn(&Row, &Row) -> Ordering) = match order {
+    type Compare = fn(&Row, &Row) -> Ordering;
+    let (key, by): (Option<&str>, Compare) = match order {
         0 => (None, |_, _| Ordering::Equal),
         1 => (Some("metrics.`m x`"), |a, b| by_metric(a, b, false)),
         2 => (Some("metrics.`m x` DESC"), |a, b| by_metric(a, b, true)),
