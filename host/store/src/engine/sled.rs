@@ -10,6 +10,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use mainstay_base::{Error, Result};
@@ -19,6 +20,8 @@ use super::{APPLIED_KEY, Ordered, Span, Visit, Write, decode_applied};
 
 /// What sled may keep in memory.
 const CACHE_BYTES: u64 = 64 << 20;
+/// How long to wait for a database that this process has just closed.
+const LOCK_WAIT_MAX: Duration = Duration::from_secs(5);
 
 /// An ordered map in a folder of sled's.
 pub struct SledEngine {
@@ -37,7 +40,7 @@ impl SledEngine {
             .mode(sled::Mode::HighThroughput)
             // The store flushes when it checkpoints; a second clock would only cost writes.
             .flush_every_ms(None);
-        let database = config.open().map_err(|error| failed("open", folder, error))?;
+        let database = open_patiently(&config).map_err(|error| failed("open", folder, error))?;
         let engine = SledEngine { folder: folder.to_owned(), database, checkpoint: Mutex::new(()) };
         engine.applied()?;
         Ok(engine)
@@ -92,6 +95,25 @@ impl Ordered for SledEngine {
         sync_tree(&self.folder).map_err(|error| Error::io("sync", &self.folder, error))?;
         Ok(applied)
     }
+}
+
+/// sled's background threads hold its lock a little longer than the last handle lives. Another process cannot have it: the
+/// store takes the whole data folder first.
+fn open_patiently(config: &sled::Config) -> sled::Result<sled::Db> {
+    let start = Instant::now();
+    loop {
+        match config.open() {
+            Err(sled::Error::Io(error)) if is_lock(&error) && start.elapsed() < LOCK_WAIT_MAX => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            other => return other,
+        }
+    }
+}
+
+/// sled wraps the refusal in an error of its own making, which keeps only the text.
+fn is_lock(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::WouldBlock || error.to_string().contains("could not acquire lock")
 }
 
 /// Sync every file below a folder, then the folders. sled removes snapshots and blobs meanwhile: one that is gone needs
