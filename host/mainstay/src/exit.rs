@@ -1,10 +1,32 @@
 //! Exit codes, and how a failure is told.
 //!
 //! Owns the mapping from the host's error kinds to what a shell sees, so that scripts can rely on it
-//! (`docs/reference/cli.md`). Nothing here fails.
+//! (`docs/reference/cli.md`); and [`say!`], which prints results and ends quietly when nobody reads them any more
+//! (`mainstay … | head`), where the standard macro would panic.
 
 use mainstay_base::{Error, ErrorKind};
+use std::io::Write;
 use std::process::ExitCode;
+
+/// Print a line to standard output.
+macro_rules! say {
+    () => { $crate::exit::print_line("") };
+    ($($words:tt)*) => { $crate::exit::print_line(&format!($($words)*)) };
+}
+pub(crate) use say;
+
+/// Print text and a line's end; see [`say!`].
+pub fn print_line(text: &str) {
+    print_text(&format!("{text}\n"));
+}
+
+/// Print text as it is.
+pub fn print_text(text: &str) {
+    let mut out = std::io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        std::process::exit(i32::from(Exit::Failed.code()));
+    }
+}
 
 /// Everything a command can end with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -25,7 +25,7 @@ mod token_commands;
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
-use exit::{Exit, Failure};
+use exit::{Exit, Failure, print_text, say};
 use settings::Settings;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -53,10 +53,12 @@ fn run(cli: Cli, matches: &ArgMatches, started: Instant) -> Result<ExitCode, Fai
     }
     let applied = config::apply(&cli, &|id| is_on_line(matches, id))?;
     match &cli.command {
-        Command::Config { command: ConfigCommand::Show } => print!("{}", config::show(&applied)?),
-        Command::Config { command: ConfigCommand::Schema } => println!("{:#}", config::schema()),
+        Command::Config { command: ConfigCommand::Show } => print_text(&config::show(&applied)?),
+        Command::Config { command: ConfigCommand::Schema } => say!("{:#}", config::schema()),
         Command::Completions { shell } => {
-            clap_complete::generate(*shell, &mut Cli::command(), "mainstay", &mut std::io::stdout());
+            let mut script = Vec::new();
+            clap_complete::generate(*shell, &mut Cli::command(), "mainstay", &mut script);
+            print_text(&String::from_utf8_lossy(&script));
         }
         _ => return carry_out(cli.command, applied, started).map(ExitCode::from),
     }
@@ -91,9 +93,9 @@ fn examine(settings: &Settings, json: bool) -> Result<Exit, Failure> {
     match json {
         true => {
             let text = serde_json::to_string_pretty(&report);
-            println!("{}", text.map_err(|error| mainstay_base::Error::internal(error.to_string()))?);
+            say!("{}", text.map_err(|error| mainstay_base::Error::internal(error.to_string()))?);
         }
-        false => print!("{}", doctor::render(&report)),
+        false => print_text(&doctor::render(&report)),
     }
     Ok(doctor::exit(&report))
 }

@@ -7,7 +7,7 @@
 use crate::admin_client::AdminClient;
 use crate::cli::{Install, PluginCommand};
 use crate::data_folder::{DataFolder, Opened};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, print_text, say};
 use crate::plugins;
 use crate::registry::Registry;
 use crate::serve::plugin_host;
@@ -15,11 +15,11 @@ use crate::settings::Settings;
 use mainstay_base::{Error, Result, SystemClock};
 use mainstay_gateway::{PluginDetail, PluginSummary};
 use mainstay_market::located::Document;
-use mainstay_market::{Market, Order, Package, check_component, meaning};
+use mainstay_market::{Market, Order, Package, check_component};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use serde_json::Value;
-use std::io::{BufRead, IsTerminal, Write};
+use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -69,7 +69,7 @@ fn install_plugin(settings: &Settings, install: &Install) -> std::result::Result
     };
     show(&package, &grants, before.as_deref(), &notes);
     if !install.yes && !ask(&format!("Install `{}` {}?", manifest.name, manifest.version))? {
-        println!("Nothing was changed.");
+        say!("Nothing was changed.");
         return Ok(Exit::Done);
     }
     match place {
@@ -77,11 +77,11 @@ fn install_plugin(settings: &Settings, install: &Install) -> std::result::Result
             let order = Order { package: &package, grants: Some(grants), config };
             let compile = |package: &Package| compile(settings, package);
             market(&folder)?.install(&order, &compile)?;
-            println!("Installed `{}` {}; it runs when the server is started.", manifest.name, manifest.version);
+            say!("Installed `{}` {}; it runs when the server is started.", manifest.name, manifest.version);
         }
         Place::Running(client) => {
             client.install(package.to_bytes()?, &grants, config.as_ref())?;
-            println!("Installed `{}` {}; it answers now.", manifest.name, manifest.version);
+            say!("Installed `{}` {}; it answers now.", manifest.name, manifest.version);
         }
     }
     Ok(Exit::Done)
@@ -172,44 +172,49 @@ fn assign(config: &mut Value, assignment: &str) -> Result<()> {
 
 fn show(package: &Package, grants: &[String], before: Option<&str>, notes: &[String]) {
     let manifest = &package.manifest;
-    println!("{} {}  {}", manifest.name, manifest.version, manifest.description);
-    println!("  licence  {}", manifest.license);
-    println!("  digest   {}", package.digest);
+    say!("{} {}  {}", manifest.name, manifest.version, manifest.description);
+    say!("  licence  {}", manifest.license);
+    say!("  digest   {}", package.digest);
     if let Some(before) = before {
-        println!("  replaces {before}");
+        say!("  replaces {before}");
     }
-    println!("\nIt may:");
+    say!("\nIt may:");
     for name in grants {
-        println!("  {name:16} {}", meaning(name));
+        say!("  {name:16} {}", meaning(name));
     }
     if grants.is_empty() {
-        println!("  nothing beyond answering");
+        say!("  nothing beyond answering");
     }
     for name in manifest.capabilities.iter().filter(|name| !grants.contains(name)) {
-        println!("  {name:16} asked for, not granted");
+        say!("  {name:16} asked for, not granted");
     }
     if !manifest.routes.is_empty() {
-        println!("\nIt answers:");
+        say!("\nIt answers:");
         for route in &manifest.routes {
-            println!("  {:40} {}", route.to_string(), route.right.as_str());
+            say!("  {:40} {}", route.to_string(), route.right.as_str());
         }
     }
     for note in notes {
-        println!("\nNote: {note}");
+        say!("\nNote: {note}");
     }
-    println!();
+    say!();
+}
+
+/// What a capability allows, in words.
+fn meaning(capability: &str) -> &'static str {
+    let known = mainstay_interfaces::CAPABILITIES.iter().find(|(name, _)| *name == capability);
+    known.map_or("unknown to this host", |(_, allows)| allows)
 }
 
 /// Yes only if somebody says so.
 fn ask(question: &str) -> Result<bool> {
     let failed =
         |error: std::io::Error| Error::unavailable(format!("cannot ask: {error}; `--yes` goes without asking"));
-    print!("{question} [y/N] ");
-    std::io::stdout().flush().map_err(failed)?;
+    print_text(&format!("{question} [y/N] "));
     let mut answer = String::new();
     std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
     if !std::io::stdin().is_terminal() {
-        println!();
+        say!();
     }
     Ok(matches!(answer.trim().to_lowercase().as_str(), "y" | "yes"))
 }
@@ -224,15 +229,15 @@ fn list(settings: &Settings, json: bool) -> std::result::Result<Exit, Failure> {
     };
     all.sort_by(|left, right| left.name.cmp(&right.name));
     if json {
-        println!("{}", to_json(&all)?);
+        say!("{}", to_json(&all)?);
         return Ok(Exit::Done);
     }
     if all.is_empty() {
-        println!("No plugin is installed; `mainstay plugin install FILE` installs one.");
+        say!("No plugin is installed; `mainstay plugin install FILE` installs one.");
     }
     let width = all.iter().map(|plugin| plugin.name.len()).max().unwrap_or(0);
     for plugin in all {
-        println!("{:width$}  {:8}  {:11}  {}", plugin.name, plugin.version, plugin.state, plugin.description);
+        say!("{:width$}  {:8}  {:11}  {}", plugin.name, plugin.version, plugin.state, plugin.description);
     }
     Ok(Exit::Done)
 }
@@ -250,7 +255,7 @@ fn info(settings: &Settings, what: &str, json: bool) -> std::result::Result<Exit
         Place::Stopped(folder) => plugins::describe(&market(&folder)?.info(what)?, "stopped", None),
     };
     match json {
-        true => println!("{}", to_json(&detail)?),
+        true => say!("{}", to_json(&detail)?),
         false => show_detail(&detail),
     }
     Ok(Exit::Done)
@@ -260,7 +265,7 @@ fn package_info(what: &str, json: bool) -> std::result::Result<Exit, Failure> {
     let package = Package::read(Path::new(what))?;
     let notes = check_component(&package.manifest, &package.component)?;
     match json {
-        true => println!("{}", to_json(&package.manifest)?),
+        true => say!("{}", to_json(&package.manifest)?),
         false => show(&package, &package.manifest.capabilities, None, &notes),
     }
     Ok(Exit::Done)
@@ -269,21 +274,21 @@ fn package_info(what: &str, json: bool) -> std::result::Result<Exit, Failure> {
 fn show_detail(detail: &PluginDetail) {
     let PluginDetail { summary, digest, license, worlds, capabilities, grants, routes, mount, config, problem } =
         detail;
-    println!("{} {}  {}", summary.name, summary.version, summary.description);
-    println!("  state    {}", summary.state);
+    say!("{} {}  {}", summary.name, summary.version, summary.description);
+    say!("  state    {}", summary.state);
     if let Some(problem) = problem {
-        println!("  problem  {problem}");
+        say!("  problem  {problem}");
     }
-    println!("  licence  {license}\n  digest   {digest}\n  worlds   {}\n  mounted  {mount}", worlds.join(", "));
-    println!("  settings {config}");
-    println!("\nIt may:");
+    say!("  licence  {license}\n  digest   {digest}\n  worlds   {}\n  mounted  {mount}", worlds.join(", "));
+    say!("  settings {config}");
+    say!("\nIt may:");
     for name in capabilities {
         let meaning = if grants.contains(name) { meaning(name) } else { "asked for, not granted" };
-        println!("  {name:16} {meaning}");
+        say!("  {name:16} {meaning}");
     }
-    println!("\nIt answers:");
+    say!("\nIt answers:");
     for route in routes {
-        println!("  {route}");
+        say!("  {route}");
     }
 }
 
@@ -297,7 +302,7 @@ fn remove(settings: &Settings, name: &str, yes: bool) -> std::result::Result<Exi
         }
     };
     if !version.is_empty() && !yes && !ask(&format!("Remove `{name}` {version}? What it stored stays."))? {
-        println!("Nothing was changed.");
+        say!("Nothing was changed.");
         return Ok(Exit::Done);
     }
     match place {
@@ -306,7 +311,7 @@ fn remove(settings: &Settings, name: &str, yes: bool) -> std::result::Result<Exi
             market(&folder)?.remove(name)?;
         }
     }
-    println!("Removed `{name}` {version}; what it stored stays.");
+    say!("Removed `{name}` {version}; what it stored stays.");
     Ok(Exit::Done)
 }
 
@@ -314,6 +319,14 @@ fn remove(settings: &Settings, name: &str, yes: bool) -> std::result::Result<Exi
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn manifests_may_ask_for_what_the_host_checks() {
+        let checked: Vec<&str> = mainstay_interfaces::CAPABILITIES.iter().map(|(name, _)| *name).collect();
+        assert_eq!(checked, mainstay_market::CAPABILITIES);
+        let offered: Vec<String> = mainstay_market::worlds().iter().map(ToString::to_string).collect();
+        assert_eq!(offered, mainstay_interfaces::world_names());
+    }
 
     #[test]
     fn assignments_are_typed_as_toml_writes_them() {

@@ -15,9 +15,10 @@ use crate::telemetry;
 use mainstay_base::{Clock, Error, OsRandom, Result, SystemClock};
 use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
 use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
-use mainstay_market::{Installed, LOCK_FILE, LockEntry, Market, Package};
+use mainstay_market::{Installed, LOCK_FILE, LockEntry, Lockfile, Market, Package};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -65,9 +66,11 @@ async fn serve(
     if let Some(path) = &ready_file {
         write_ready_file(path, &owner)?;
     }
-    print!("{}", running.screen(settings, &folder, started).render());
+    // A server goes on when nobody reads its screen.
+    let _ = std::io::stdout().write_all(running.screen(settings, &folder, started).render().as_bytes());
     let ready_ms = started.elapsed().as_millis() as u64;
     tracing::info!(http = owner.http, grpc = owner.grpc, ready_ms, "ready");
+    tell_of_others(settings, folder.path());
     let name = signals.next().await;
     tracing::info!(signal = name, drain_s = settings.drain.as_secs(), "draining; a second signal ends at once");
     if let Some(path) = &ready_file {
@@ -162,10 +165,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     plugins.start(chosen).await?;
     let tokens = Tokens::open(store.clone(), clock, Arc::new(OsRandom))?;
     let needs_token = settings.needs_token();
-    let local_token = match needs_token {
-        true => Some(make_local_token(&tokens, folder.path()).await?),
-        false => None,
-    };
+    let local_token = make_local_token(&tokens, folder.path(), needs_token).await?;
     let state = GatewayState {
         routes,
         blobs: blobs.clone(),
@@ -275,10 +275,42 @@ async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_firs
     Ok(chosen)
 }
 
-/// Let the commands on this machine in: whoever can read the data folder owns the server anyway.
-async fn make_local_token(tokens: &Tokens, data: &Path) -> Result<PathBuf> {
+/// Say in the log which installed plugins this binary or registry has in another version. Beside everything else: reading
+/// packages takes a moment, and nothing waits for this.
+fn tell_of_others(settings: &Settings, data: &Path) {
+    if settings.plugins != Choice::Standard {
+        return;
+    }
+    let (registry, data) = (Registry::new(settings.registry.as_deref()), data.to_path_buf());
+    tokio::task::spawn_blocking(move || {
+        let (Ok(packages), Ok(lockfile)) = (registry.packages(), Lockfile::read(&data)) else { return };
+        for package in packages {
+            let (name, here) = (&package.manifest.name, &package.manifest.version);
+            match lockfile.find(name) {
+                Some(entry) if entry.digest != package.digest => tracing::info!(
+                    plugin = %name, installed = %entry.version, offered = %here,
+                    "{} has another build of this plugin; `mainstay plugin install {name}` replaces the installed one",
+                    registry.place()
+                ),
+                _ => {}
+            }
+        }
+    });
+}
+
+/// Let the commands on this machine in, where tokens are needed: whoever can read the data folder owns the server anyway.
+/// What a killed server left of the kind goes in any case.
+async fn make_local_token(tokens: &Tokens, data: &Path, is_needed: bool) -> Result<Option<PathBuf>> {
+    let path = data.join(LOCAL_TOKEN_FILE);
     if tokens.list().iter().any(|token| token.name == LOCAL_TOKEN_NAME) {
         tokens.revoke(LOCAL_TOKEN_NAME).await?;
+    }
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
+        _ => {}
+    }
+    if !is_needed {
+        return Ok(None);
     }
     if tokens.is_empty() {
         return Err(Error::denied(
@@ -287,9 +319,8 @@ async fn make_local_token(tokens: &Tokens, data: &Path) -> Result<PathBuf> {
         ));
     }
     let made = tokens.create(LOCAL_TOKEN_NAME, Role::Admin, None).await?;
-    let path = data.join(LOCAL_TOKEN_FILE);
     data_folder::write_private(&path, made.token.as_bytes())?;
-    Ok(path)
+    Ok(Some(path))
 }
 
 async fn sweep(blobs: Blobs) {

@@ -6,7 +6,7 @@
 use crate::admin_client::AdminClient;
 use crate::cli::{BlobsCommand, RoleName, TokenCommand};
 use crate::data_folder::{DataFolder, Opened};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, Failure, say};
 use crate::settings::Settings;
 use mainstay_base::{Clock, Error, OsRandom, Result, SystemClock};
 use mainstay_gateway::{BlobSweep, NewToken, Role, TokenInfo, Tokens};
@@ -20,7 +20,7 @@ pub fn run(settings: &Settings, command: TokenCommand) -> std::result::Result<Ex
     match command {
         TokenCommand::Create { role, name } => {
             let made = create(settings, &name, role_of(role))?;
-            println!("{}", made.token);
+            say!("{}", made.token);
             eprintln!("This is the token of `{name}`. It is not kept and cannot be shown again.");
         }
         TokenCommand::List { json } => show(&list(settings)?, json)?,
@@ -40,7 +40,7 @@ pub fn run_blobs(settings: &Settings, command: &BlobsCommand) -> std::result::Re
         Opened::Ours(folder) => sweep(settings, &folder)?,
     };
     let BlobSweep { examined, removed, freed_bytes } = sweep;
-    println!("Looked at {examined} blobs, removed {removed}, freed {} MiB.", freed_bytes >> 20);
+    say!("Looked at {examined} blobs, removed {removed}, freed {} MiB.", freed_bytes >> 20);
     Ok(Exit::Done)
 }
 
@@ -80,11 +80,11 @@ fn revoke(settings: &Settings, name: &str) -> Result<()> {
 fn show(tokens: &[TokenInfo], json: bool) -> Result<()> {
     if json {
         let text = serde_json::to_string_pretty(tokens).map_err(|error| Error::internal(error.to_string()))?;
-        println!("{text}");
+        say!("{text}");
         return Ok(());
     }
     if tokens.is_empty() {
-        println!("There is no token; `mainstay token create --role editor NAME` makes one.");
+        say!("There is no token; `mainstay token create --role editor NAME` makes one.");
     }
     let width = tokens.iter().map(|token| token.name.len()).max().unwrap_or(0);
     for token in tokens {
@@ -93,7 +93,7 @@ fn show(tokens: &[TokenInfo], json: bool) -> Result<()> {
             Role::Editor => "editor",
             Role::Admin => "admin",
         };
-        println!("{:width$}  {role}", token.name);
+        say!("{:width$}  {role}", token.name);
     }
     Ok(())
 }

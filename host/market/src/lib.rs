@@ -20,7 +20,6 @@ mod worlds;
 pub use lockfile::{LOCK_FILE, LockEntry, Lockfile, PLUGINS_MAX};
 pub use manifest::{
     CAPABILITIES, ConfigFile, Limits, MANIFEST_FILE, Manifest, Method, RESERVED_PATHS, RESERVED_PREFIXES, Right, Route,
-    meaning,
 };
 pub use market::{Installed, Market, Order, Plan, list, load};
 pub use nearest::nearest;

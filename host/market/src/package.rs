@@ -434,6 +434,32 @@ mod tests {
     }
 
     #[test]
+    fn changed_bytes_are_an_error_or_a_package_never_a_panic() {
+        use mainstay_base::{Random, SeededRandom};
+        let random = SeededRandom::new(7);
+        let manifest = manifest_text("box", "[config]\nschema = \"c.json\"\n");
+        let files: [(&str, &[u8]); 3] =
+            [("plugin.toml", manifest.as_bytes()), ("box.wasm", b"x"), ("c.json", b"{\"type\": \"object\"}")];
+        let good = archive(&files.map(|(name, bytes)| (name, tar::EntryType::Regular, bytes)));
+        let unpacked = zstd::decode_all(good.as_slice()).unwrap();
+        let whole = Package::from_bytes("good", &good).unwrap();
+        let mut refused = 0;
+        for _ in 0..2_000 {
+            let mut bytes = unpacked.clone();
+            for _ in 0..1 + random.number() % 3 {
+                let place = random.number() as usize % bytes.len();
+                bytes[place] = random.number() as u8;
+            }
+            match Package::from_bytes("changed", &zstd::encode_all(bytes.as_slice(), 1).unwrap()) {
+                // What lies between files is not content.
+                Ok(package) => assert!(package.digest == whole.digest || package.files != whole.files),
+                Err(_) => refused += 1,
+            }
+        }
+        assert!(refused > 500, "{refused}");
+    }
+
+    #[test]
     fn folders_are_checked_too() {
         fn check(files: &[(&str, &[u8])], expect: &str) {
             let folder = folder_with(files);

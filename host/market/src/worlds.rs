@@ -278,8 +278,7 @@ fn plain(function: &str) -> &str {
 fn denied_imports(manifest: &Manifest, imports: &[Used]) -> Vec<String> {
     let needs = |import: &&Used| {
         let name = import.path.strip_prefix("mainstay:host/")?;
-        let guarded =
-            crate::manifest::CAPABILITIES.iter().any(|(capability, _)| capability.split('.').next() == Some(name));
+        let guarded = crate::manifest::CAPABILITIES.iter().any(|capability| capability.split('.').next() == Some(name));
         let granted = manifest.capabilities.iter().any(|capability| capability.split('.').next() == Some(name));
         (guarded && !granted)
             .then(|| format!("it imports `{name}` without asking for that capability: those calls are denied"))
@@ -419,6 +418,22 @@ mod tests {
         for cut in (8..good.len()).step_by(good.len() / 20) {
             check(&good[..cut], "`box.wasm`");
         }
+    }
+
+    #[test]
+    fn changed_components_never_end_the_host() {
+        use mainstay_base::{Random, SeededRandom};
+        let random = SeededRandom::new(7);
+        let manifest = Manifest::parse("plugin.toml", &crate::testing::manifest_text("box", "")).unwrap();
+        let good = crate::testing::component();
+        let mut refused = 0;
+        for _ in 0..500 {
+            let mut bytes = good.clone();
+            let place = 8 + random.number() as usize % (bytes.len() - 8);
+            bytes[place] = random.number() as u8;
+            refused += usize::from(check_component(&manifest, &bytes).is_err());
+        }
+        assert!(refused > 100, "{refused}");
     }
 
     #[test]

@@ -70,6 +70,19 @@ fn the_schema_and_completions_are_printed() {
 }
 
 #[test]
+fn a_reader_that_leaves_is_no_panic() {
+    use std::io::Read;
+    let place = Place::new();
+    let mut command = place.command(&["completions", "bash"]);
+    let mut child = command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    child.wait().unwrap();
+    assert_eq!(errors, "");
+}
+
+#[test]
 fn tokens_are_shown_once_and_kept_as_digests() {
     let place = Place::new();
     let output = place.run(&["token", "create", "--role", "editor", "ana"]);
