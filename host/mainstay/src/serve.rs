@@ -63,11 +63,11 @@ async fn serve(
     };
     let owner = running.owner();
     folder.describe(&owner)?;
+    // A server goes on when nobody reads its screen.
+    let _ = std::io::stdout().write_all(running.screen(settings, &folder, started).render().as_bytes());
     if let Some(path) = &ready_file {
         write_ready_file(path, &owner)?;
     }
-    // A server goes on when nobody reads its screen.
-    let _ = std::io::stdout().write_all(running.screen(settings, &folder, started).render().as_bytes());
     let ready_ms = started.elapsed().as_millis() as u64;
     tracing::info!(http = owner.http, grpc = owner.grpc, ready_ms, "ready");
     tell_of_others(settings, folder.path());

@@ -223,6 +223,7 @@ fn draining_is_bounded() {
 fn log_lines_can_be_json() {
     let place = Place::new();
     let server = place.serve(&["--log-format", "json"]);
+    wait_until("it says that it is ready", || server.errors().contains('\n'));
     let errors = server.errors();
     let first: serde_json::Value = serde_json::from_str(errors.lines().next().unwrap()).unwrap();
     assert_eq!((&first["level"], &first["message"]), (&"INFO".into(), &"ready".into()), "{first}");
