@@ -49,7 +49,7 @@ enum Task {
     Build(BuildArgs),
     /// Build and pack the plugins into registry-data/packages.
     Plugins,
-    /// Measure beside the upstream server; what follows `--` goes to tests/bench/tracking.py.
+    /// Measure the rooms, then tracking beside the upstream server; what follows `--` goes to tests/bench/tracking.py, alone.
     Bench {
         /// Build with the release profile first (slow the first time), and measure that.
         #[arg(long)]
@@ -114,10 +114,29 @@ fn bench(place: &Place, allow_rustup: bool, release: bool, arguments: &[String])
     wasm::need_debian_program("wrk", "wrk")?;
     let binary = build(place, allow_rustup, release)?;
     let python = python::environment(place)?;
+    if arguments.is_empty() {
+        rooms(place, release)?;
+    }
     say::step("Measuring beside the upstream server");
     let mut command = Command::new(python.program());
     command.arg(place.root.join("tests/bench/tracking.py")).arg("--mainstay").arg(binary).args(arguments);
     say::run(command.current_dir(&place.root))
+}
+
+/// What each room measures about itself, the peer beside it where there is one.
+const ROOM_MEASUREMENTS: [&str; 4] = ["boundary", "append_rate", "commit_rate", "select_rate"];
+
+fn rooms(place: &Place, release: bool) -> Result<()> {
+    let profile: &[&str] = if release { &["--release"] } else { &[] };
+    let build = ["build", "--workspace", "--quiet"].into_iter().chain(profile.iter().copied());
+    let examples = ROOM_MEASUREMENTS.iter().flat_map(|name| ["--example", name]);
+    say::run(cargo::command(place).args(build.chain(examples)))?;
+    for name in ROOM_MEASUREMENTS {
+        say::step(&format!("Measuring: {name}"));
+        let folder = place.target.join(if release { "release" } else { "debug" }).join("examples");
+        say::run(Command::new(folder.join(name)).current_dir(&place.root))?;
+    }
+    Ok(())
 }
 
 /// Every generated reference is held by a test whose name starts with `the_committed_`; with MAINSTAY_BLESS=1 it writes.
