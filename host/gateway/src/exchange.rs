@@ -166,6 +166,7 @@ fn unrouted(shared: &Shared, watch: &Watch, parts: &Parts, clean: &str) -> Probl
         Err(problem) => problem,
         Ok(_) => {
             Problem::new(&problem::NOT_FOUND, format!("no plugin claims `{clean}`; `/-/plugins` lists what there is"))
+                .code("ENDPOINT_NOT_FOUND")
         }
     }
 }

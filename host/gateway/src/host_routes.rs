@@ -446,6 +446,8 @@ pub(crate) struct ProblemKind {
     kind: String,
     /// The status it comes with.
     status: u16,
+    /// Its `error_code`.
+    error_code: &'static str,
     /// What it means.
     title: &'static str,
     /// What to do.
@@ -455,7 +457,7 @@ pub(crate) struct ProblemKind {
 impl From<&problem::Kind> for ProblemKind {
     fn from(kind: &problem::Kind) -> ProblemKind {
         let path = format!("/-/problems/{}", kind.slug);
-        ProblemKind { kind: path, status: kind.status, title: kind.title, remedy: kind.remedy }
+        ProblemKind { kind: path, status: kind.status, error_code: kind.code, title: kind.title, remedy: kind.remedy }
     }
 }
 

@@ -40,7 +40,7 @@ pub use metrics::SharedRegistry;
 pub use openapi::openapi_json;
 pub use options::{AuthMode, GatewayLimits, GatewayOptions};
 pub use readiness::Readiness;
-pub use routes::{PluginRoutes, Right, RoutePath, RouteSpec, Routes};
+pub use routes::{HOST_PATHS, HOST_PREFIXES, PluginRoutes, Right, RoutePath, RouteSpec, Routes};
 pub use server::{Drained, Gateway, GatewayState};
 pub use tokens::{NewToken, Role, TokenInfo, Tokens};
 pub use trace::{TraceContext, TraceHook};

@@ -19,64 +19,72 @@ use crate::body::AnswerBody;
 pub(crate) struct Kind {
     pub(crate) slug: &'static str,
     pub(crate) status: u16,
+    /// The word for it in the vocabulary that clients of REST services of this kind look at.
+    pub(crate) code: &'static str,
     pub(crate) title: &'static str,
     pub(crate) remedy: &'static str,
 }
 
 macro_rules! kinds {
-    ($($name:ident = $slug:literal $status:literal $title:literal $remedy:literal;)*) => {
-        $(pub(crate) static $name: Kind = Kind { slug: $slug, status: $status, title: $title, remedy: $remedy };)*
+    ($($name:ident = $slug:literal $status:literal $code:literal $title:literal $remedy:literal;)*) => {
+        $(pub(crate) static $name: Kind = Kind {
+            slug: $slug,
+            status: $status,
+            code: $code,
+            title: $title,
+            remedy: $remedy,
+        };)*
         /// Every kind there is.
         pub(crate) static KINDS: &[&Kind] = &[$(&$name),*];
     };
 }
 
 kinds! {
-    MALFORMED_PATH = "malformed-path" 400 "The path or query is malformed"
+    MALFORMED_PATH = "malformed-path" 400 "INVALID_PARAMETER_VALUE" "The path or query is malformed"
         "Encode the path once, without `.`, `..` or empty segments and control characters.";
-    MALFORMED_REQUEST = "malformed-request" 400 "The request is malformed"
+    MALFORMED_REQUEST = "malformed-request" 400 "MALFORMED_REQUEST" "The request is malformed"
         "The detail says which part.";
-    BODY_DIFFERS = "body-differs" 400 "The body is not what was announced"
+    BODY_DIFFERS = "body-differs" 400 "INVALID_PARAMETER_VALUE" "The body is not what was announced"
         "Its digest or length differs; send it again.";
-    INVALID = "invalid" 400 "The request cannot be carried out as it stands"
+    INVALID = "invalid" 400 "INVALID_PARAMETER_VALUE" "The request cannot be carried out as it stands"
         "The detail says what is wrong; asking again with the same content fails again.";
-    UNAUTHENTICATED = "unauthenticated" 401 "Credentials are needed"
+    UNAUTHENTICATED = "unauthenticated" 401 "UNAUTHENTICATED" "Credentials are needed"
         "Send a token as `Authorization: Bearer TOKEN`, or as the password of HTTP basic authentication.";
-    DENIED = "denied" 403 "The caller may not do this"
+    DENIED = "denied" 403 "PERMISSION_DENIED" "The caller may not do this"
         "The detail names the missing right; an administrator can make a token that has it.";
-    CROSS_SITE = "cross-site" 403 "The request comes from a page of another site"
+    CROSS_SITE = "cross-site" 403 "PERMISSION_DENIED" "The request comes from a page of another site"
         "Use the address that this host prints, or allow the host name in its configuration.";
-    NOT_FOUND = "not-found" 404 "There is nothing here"
+    NOT_FOUND = "not-found" 404 "RESOURCE_DOES_NOT_EXIST" "There is nothing here"
         "`/-/plugins` lists what is installed and which routes it claims.";
-    METHOD = "method-not-allowed" 405 "This path does not take this method"
+    METHOD = "method-not-allowed" 405 "ENDPOINT_NOT_FOUND" "This path does not take this method"
         "The header `Allow` lists those that it takes.";
-    SLOW_BODY = "body-timeout" 408 "The body did not arrive in time"
+    SLOW_BODY = "body-timeout" 408 "DEADLINE_EXCEEDED" "The body did not arrive in time"
         "Send it without long pauses.";
-    CONFLICT = "conflict" 409 "Something else is there already, or has changed"
+    CONFLICT = "conflict" 409 "RESOURCE_CONFLICT" "Something else is there already, or has changed"
         "Read again, then decide.";
-    PRECONDITION = "precondition-failed" 412 "What is there is not what the request expects"
+    PRECONDITION = "precondition-failed" 412 "INVALID_STATE" "What is there is not what the request expects"
         "Read again and use its `ETag`.";
-    TOO_LARGE = "body-too-large" 413 "The body is too large"
+    TOO_LARGE = "body-too-large" 413 "INVALID_PARAMETER_VALUE" "The body is too large"
         "The detail says how large it may be.";
-    URI_TOO_LONG = "uri-too-long" 414 "The path and query are too long"
+    URI_TOO_LONG = "uri-too-long" 414 "INVALID_PARAMETER_VALUE" "The path and query are too long"
         "Send long arguments in the body.";
-    RANGE = "range-not-satisfiable" 416 "The range lies beyond the end"
+    RANGE = "range-not-satisfiable" 416 "INVALID_PARAMETER_VALUE" "The range lies beyond the end"
         "The header `Content-Range` has the length.";
-    PLUGIN_LIMIT = "plugin-limit" 422 "A plugin reached one of its limits"
+    PLUGIN_LIMIT = "plugin-limit" 422 "RESOURCE_LIMIT_EXCEEDED" "A plugin reached one of its limits"
         "Ask for less at a time, or raise the limit that the detail names.";
-    AUTH_RATE = "too-many-failures" 429 "Too many failed authentications"
+    AUTH_RATE = "too-many-failures" 429 "REQUEST_LIMIT_EXCEEDED" "Too many failed authentications"
         "Correct the credentials; the header `Retry-After` says when the next attempt is looked at.";
-    INTERNAL = "internal" 500 "The host failed"
+    INTERNAL = "internal" 500 "INTERNAL_ERROR" "The host failed"
         "Look up the trace id in the host's log.";
-    PLUGIN_FAULT = "plugin-fault" 500 "A plugin failed"
+    PLUGIN_FAULT = "plugin-fault" 500 "INTERNAL_ERROR" "A plugin failed"
         "Look up the trace id in the host's log.";
-    OVERLOADED = "overloaded" 503 "Too much at once"
+    OVERLOADED = "overloaded" 503 "TEMPORARILY_UNAVAILABLE" "Too much at once"
         "Try again after the time in `Retry-After`.";
-    UNAVAILABLE = "unavailable" 503 "Not now"
+    UNAVAILABLE = "unavailable" 503 "TEMPORARILY_UNAVAILABLE" "Not now"
         "Try again later.";
-    ANSWER_TIMEOUT = "answer-timeout" 504 "No answer in time"
+    ANSWER_TIMEOUT = "answer-timeout" 504 "DEADLINE_EXCEEDED" "No answer in time"
         "Try again later; look at the plugin's metrics when it stays so.";
-    FULL = "full" 507 "A limit, a quota or a disk is full"
+    FULL = "full" 507 "RESOURCE_EXHAUSTED" "A limit, a quota or a disk is full"
         "The detail names which one.";
 }
 
@@ -92,6 +100,11 @@ pub(crate) struct ProblemDocument {
     pub(crate) status: u16,
     /// What happened to what, and what to do.
     pub(crate) detail: String,
+    /// What went wrong as one word, for example `PERMISSION_DENIED`: clients that read this and `message` need not know
+    /// problem documents.
+    pub(crate) error_code: String,
+    /// The same as `detail`.
+    pub(crate) message: String,
     /// The plugin whose route it is, if any.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(crate) plugin: Option<String>,
@@ -106,12 +119,19 @@ pub(crate) struct Problem {
     pub(crate) kind: &'static Kind,
     pub(crate) status: u16,
     pub(crate) detail: String,
+    code: &'static str,
     headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: &'static Kind, detail: impl Into<String>) -> Problem {
-        Problem { kind, status: kind.status, detail: detail.into(), headers: Vec::new() }
+        Problem { kind, status: kind.status, detail: detail.into(), code: kind.code, headers: Vec::new() }
+    }
+
+    /// A more exact word than the kind's.
+    pub(crate) fn code(mut self, code: &'static str) -> Problem {
+        self.code = code;
+        self
     }
 
     pub(crate) fn header(mut self, name: HeaderName, value: HeaderValue) -> Problem {
@@ -130,7 +150,9 @@ impl Problem {
             kind: format!("/-/problems/{}", self.kind.slug),
             title: self.kind.title.to_owned(),
             status: self.status,
+            message: self.detail.clone(),
             detail: self.detail,
+            error_code: self.code.to_owned(),
             plugin: plugin.map(str::to_owned),
             trace_id,
         };
@@ -185,12 +207,13 @@ mod tests {
     fn the_committed_list_is_this_one() {
         let mut text = String::from(
             "# Problems\n\nErrors of the host are problem documents (RFC 9457, `application/problem+json`) with `type`, `title`, \
-             `status`, `detail`, and where they apply `plugin` and `trace_id`. A `type` never changes its meaning.\n\n\
-             | type | status | what it means | what to do |\n| --- | --- | --- | --- |\n",
+             `status`, `detail`, and where they apply `plugin` and `trace_id`. `error_code` and `message` (the same as `detail`) \
+             are for clients that do not know problem documents. A `type` never changes its meaning.\n\n\
+             | type | status | error code | what it means | what to do |\n| --- | --- | --- | --- | --- |\n",
         );
         for kind in KINDS {
-            writeln!(text, "| `/-/problems/{}` | {} | {} | {} |", kind.slug, kind.status, kind.title, kind.remedy)
-                .unwrap();
+            let Kind { slug, status, code, title, remedy } = kind;
+            writeln!(text, "| `/-/problems/{slug}` | {status} | `{code}` | {title} | {remedy} |").unwrap();
         }
         let file = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference/problems.md");
         if std::env::var_os("MAINSTAY_BLESS").is_some() {

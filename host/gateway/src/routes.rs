@@ -17,9 +17,10 @@ use mainstay_base::{Error, Result};
 use crate::api::ApiTarget;
 use crate::metrics::RouteMeters;
 
+/// Prefixes that the host keeps for itself.
+pub const HOST_PREFIXES: &[&str] = &["/-/", "/plugins/", "/v2/"];
 /// Paths that the host keeps for itself.
-const HOST_PREFIXES: &[&str] = &["/-/", "/plugins/", "/v2/"];
-const HOST_PATHS: &[&str] = &["/-", "/plugins", "/v2", "/healthz", "/readyz", "/metrics"];
+pub const HOST_PATHS: &[&str] = &["/-", "/plugins", "/v2", "/healthz", "/readyz", "/metrics"];
 
 /// What a caller needs to use a route. Each right includes those before it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -33,10 +33,27 @@ async fn every_failure_has_its_status() {
         let document = reply.json();
         assert_eq!(document["plugin"], "fake");
         assert_eq!(document["trace_id"].as_str().unwrap().len(), 32);
+        assert_eq!(document["message"], document["detail"]);
         assert!(!document["detail"].as_str().unwrap().contains("secret"), "{document}");
     }
     assert_eq!(server.get("/fail/teapot").await.body, b"short");
     assert_eq!(server.get("/fail/no-content").await.status, 204);
+}
+
+#[tokio::test]
+async fn every_problem_has_an_error_code() {
+    let server = Server::start().await;
+    for (path, code) in [
+        ("/fail/not-found", "RESOURCE_DOES_NOT_EXIST"),
+        ("/fail/invalid", "INVALID_PARAMETER_VALUE"),
+        ("/fail/denied", "PERMISSION_DENIED"),
+        ("/fail/busy", "TEMPORARILY_UNAVAILABLE"),
+        ("/nothing", "ENDPOINT_NOT_FOUND"),
+        ("/-/problems/none", "RESOURCE_DOES_NOT_EXIST"),
+    ] {
+        let document = server.get(path).await.json();
+        assert_eq!((&document["error_code"], &document["message"]), (&code.into(), &document["detail"]), "{path}");
+    }
 }
 
 #[tokio::test]
