@@ -34,6 +34,7 @@
 mod apply;
 pub mod blobs;
 mod commit;
+pub mod damage;
 pub mod engine;
 pub mod index;
 pub mod limits;

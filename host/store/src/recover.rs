@@ -16,7 +16,7 @@ use mainstay_log::{Log, Opened, Recovery};
 
 use crate::apply::Moving;
 use crate::commit::{Resolved, resolve};
-use crate::engine::{EngineKind, MemoryEngine, Ordered, RedbEngine, SledEngine, Span};
+use crate::engine::{Checked, EngineKind, MemoryEngine, Ordered, RedbEngine, SledEngine, Span};
 use crate::index::IndexSet;
 use crate::publish::apply_to_index;
 use crate::record;
@@ -39,7 +39,7 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
             )));
         }
         return Ok(Inner::new(Parts {
-            engine: Arc::new(MemoryEngine::default()),
+            engine: Arc::new(Checked::open(|| Ok(Arc::new(MemoryEngine::default())))?),
             journal: Journal::Nothing,
             applied: 0,
             lock: None,
@@ -48,8 +48,8 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
     };
     let lock = take_folder(&options, &folder)?;
     check_other_engine(&options, &folder)?;
-    let engine: Arc<dyn Ordered> = match open_engine(&options, &folder) {
-        Ok(engine) => engine,
+    let engine: Arc<dyn Ordered> = match Checked::open(|| open_engine(&options, &folder)) {
+        Ok(engine) => Arc::new(engine),
         Err(error) if error.kind() == ErrorKind::Internal => return Err(explain_damage(&options, &folder, error)),
         Err(error) => return Err(error),
     };
@@ -58,6 +58,7 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
 
 /// Open the log in the options' folder, on an engine that is open already.
 pub(crate) fn open_on(options: StoreOptions, engine: Arc<dyn Ordered>) -> Result<Inner> {
+    let engine: Arc<dyn Ordered> = Arc::new(Checked::open(|| Ok(engine))?);
     let Some(folder) = options.folder.clone() else {
         let applied = engine.applied()?;
         return load(Parts { options, engine, journal: Journal::Nothing, applied, lock: None });

@@ -158,13 +158,24 @@ fn text(bytes: &[u8]) -> Option<&str> {
 /// A physical key as a person may read it: the key in its space, cut when long.
 pub(crate) fn show_key(physical: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 100;
-    let (space, key) = match physical.get(1..).and_then(counted) {
+    let (space, key) = match in_space(physical) {
         Some((space, key)) => (space, key),
         None => ("?", physical),
     };
     let cut = if key.len() > SHOWN_BYTES_MAX { "…" } else { "" };
     let key = key[..key.len().min(SHOWN_BYTES_MAX)].escape_ascii();
     format!("key `{key}{cut}` of `{space}`")
+}
+
+/// The name of the space that a physical key belongs to, or `?`.
+pub(crate) fn space_name(physical: &[u8]) -> &str {
+    in_space(physical).map_or("?", |(space, _)| space)
+}
+
+/// The space's name, and the rest of a physical key or of a row's.
+fn in_space(physical: &[u8]) -> Option<(&str, &[u8])> {
+    let key = physical.strip_prefix(&[ROW]).unwrap_or(physical);
+    counted(key.get(1..)?)
 }
 
 #[cfg(test)]

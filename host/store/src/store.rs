@@ -244,6 +244,13 @@ impl Store {
         self.inner().cycle(true)
     }
 
+    /// Read everything that the engine holds and check it; answers how many entries there are. Slow, and for a store that
+    /// nobody else uses: when it finds damage that the engine can tell, this store answers with errors from then on.
+    pub fn verify(&self) -> Result<u64> {
+        let _still = self.inner().progress.lock();
+        self.inner().engine.verify()
+    }
+
     /// The sequence of the newest durable commit.
     pub fn sequence(&self) -> u64 {
         self.inner().visible()

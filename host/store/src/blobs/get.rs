@@ -2,8 +2,8 @@
 //!
 //! A whole read is hashed as it goes, and its last piece is handed out only when the digest is right, so that nobody ever
 //! holds a whole blob that is not what it says. A small one is verified before its first byte. A part of a blob cannot be
-//! verified; its length is. A damaged blob is an error that names it, and the next time its bytes are stored they replace
-//! what is there.
+//! verified; its length is. A damaged blob is an error that names it ([`DamagedBlob`]). Once it was found, every further
+//! read verifies all of it first, so that whoever asks again learns at once that asking does not help.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -17,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 use super::backend::{blob_path, failed};
 use super::keys::{Digest, Record};
 use super::{BlobInfo, Blobs};
+use crate::damage::DamagedBlob;
 
 /// A blob of at most this size is verified before its first byte is handed out.
 const VERIFIED_FIRST_BYTES_MAX: u64 = 1 << 20;
@@ -34,6 +35,10 @@ impl Blobs {
         let record = record.ok_or_else(|| Error::not_found(format!("there is no blob {digest}")))?;
         let info = BlobInfo::new(digest, &record);
         let range = cut(range, info.size_bytes)?;
+        if self.inner.is_suspect(digest) {
+            self.read_through(digest, info.size_bytes).await?;
+            self.inner.clear_suspicion(digest);
+        }
         if range.is_empty() && info.size_bytes > 0 {
             return Ok((info, futures::stream::empty().boxed()));
         }
@@ -54,6 +59,16 @@ impl Blobs {
         Ok(joined(pieces))
     }
 
+    /// Read and verify all of a blob, and keep nothing.
+    pub(super) async fn read_through(&self, digest: Digest, size_bytes: u64) -> Result<()> {
+        let mut bytes = self.open_bytes(digest, 0..size_bytes, size_bytes).await?;
+        let mut hasher = Sha256::new();
+        while let Some(piece) = bytes.try_next().await? {
+            hasher.update(&piece);
+        }
+        self.verify(digest, hasher)
+    }
+
     async fn open_bytes(&self, digest: Digest, range: Range<u64>, size_bytes: u64) -> Result<BlobStream> {
         let path = blob_path(digest);
         // Stores refuse an empty range, which here is the empty blob.
@@ -61,9 +76,7 @@ impl Blobs {
         let result = self.inner.backend.objects.get_opts(&path, GetOptions { range, ..GetOptions::default() }).await;
         let result = match result {
             Ok(result) => result,
-            Err(error @ object_store::Error::NotFound { .. }) => {
-                return Err(self.damaged(digest, "its bytes are missing").with_source(error));
-            }
+            Err(object_store::Error::NotFound { .. }) => return Err(self.damaged(digest, "its bytes are missing")),
             // A file that became shorter than the range is damaged, not unavailable.
             Err(error) => match self.inner.backend.size_of(&path).await {
                 Ok(Some(found)) if found != size_bytes => {
@@ -126,14 +139,10 @@ impl Blobs {
         }
     }
 
-    /// A damaged blob: the error that names it. Its bytes are not trusted any more when they are stored again.
+    /// A damaged blob: the error that names it. Whoever answers with it writes it into the log, with what was asked.
     fn damaged(&self, digest: Digest, what: impl std::fmt::Display) -> Error {
         self.inner.suspect(digest);
-        let error = Error::internal(format!(
-            "blob {digest} is damaged: {what}; store its bytes again, or restore it from a backup"
-        ));
-        tracing::error!(%error);
-        error
+        DamagedBlob { sha256: digest.to_string(), what: what.to_string() }.error()
     }
 }
 

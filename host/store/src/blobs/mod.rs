@@ -11,6 +11,7 @@
 //! an upload in parts. On failure: a put leaves nothing visible, and what it leaves behind is swept (`sweep.rs`).
 
 mod backend;
+mod check;
 mod get;
 mod keys;
 mod multipart;
@@ -30,6 +31,7 @@ use parking_lot::Mutex;
 use crate::store::Store;
 use backend::Backend;
 pub use backend::BlobBackend;
+pub use check::BlobsReport;
 pub use get::BlobStream;
 pub use keys::{BLOB_NAME_BYTES_MAX, check_blob_name, link, refer, release, release_under, unlink};
 use keys::{Digest, Record};
@@ -68,7 +70,7 @@ struct Inner {
     random: Box<dyn Random>,
     grace_ms: i64,
     locks: Locks,
-    /// Blobs that were found damaged: storing them again writes their bytes anew.
+    /// Blobs that were found damaged: reading them verifies every byte before the first is handed out.
     suspects: Mutex<HashSet<Digest>>,
 }
 
@@ -96,7 +98,7 @@ impl Blobs {
 }
 
 impl Inner {
-    /// How many damaged blobs are remembered; beyond that, storing one again trusts its length.
+    /// How many damaged blobs are remembered; beyond that, a damaged one is noticed at its end.
     const SUSPECTS_MAX: usize = 10_000;
 
     fn suspect(&self, digest: Digest) {

@@ -2,7 +2,8 @@
 //!
 //! One pass computes both digests. A body of at most [`HELD_BYTES_MAX`] is held in memory and written to its place at
 //! once; a longer one goes to a temporary name and is renamed when its length and digest were checked. So nothing
-//! unchecked ever has a blob's name. The last step, [`Blobs::publish`], runs in a task of its own under the digest's lock: a
+//! unchecked ever has a blob's name. What lies in a blob's place is never trusted by its length: storing content again
+//! replaces it unless it is the same, so that storing it is the repair of damage. The last step, [`Blobs::publish`], runs in a task of its own under the digest's lock: a
 //! caller who goes away cannot leave it half done.
 
 use std::pin::pin;
@@ -121,15 +122,10 @@ impl Blobs {
         let _lock = self.inner.locks.lock(digest).await;
         let view = self.inner.store.view();
         let known = Record::read(&view, digest)?;
-        let is_there = known.is_some()
-            && !self.inner.is_suspect(digest)
-            && self.inner.backend.size_of(&blob_path(digest)).await? == Some(size_bytes);
-        if is_there {
-            self.discard(staged).await;
-        } else {
+        if known.is_none() || !self.holds(digest, &staged).await {
             self.place(digest, staged).await?;
-            self.inner.clear_suspicion(digest);
         }
+        self.inner.clear_suspicion(digest);
         // A record without a mark protects the blob for the grace time as it stands; all others are written anew, which
         // also makes a removal that was decided before fail.
         if known.is_none_or(|record| record.mark.is_some()) {
@@ -149,13 +145,25 @@ impl Blobs {
         placed.map_err(|error| failed("store the blob", &path, error))
     }
 
-    async fn discard(&self, staged: Staged) {
-        if let Staged::Uploaded(path) = staged
-            && let Err(error) = self.inner.backend.remove(&path).await
-        {
-            // Swept later; what was to be stored is there.
-            tracing::warn!(%error, "cannot remove a temporary object");
+    /// Whether exactly these bytes lie in place already. A long body is not compared: its rename is cheaper than reading
+    /// what is there, and repairs it too.
+    async fn holds(&self, digest: Digest, staged: &Staged) -> bool {
+        let Staged::Held(payload) = staged else { return false };
+        let path = blob_path(digest);
+        // The length first, so that no more is read than is held. What cannot be read is written anew.
+        let length = self.inner.backend.size_of(&path).await;
+        if !matches!(length, Ok(Some(length)) if length == payload.content_length() as u64) {
+            return false;
         }
+        let found = match self.inner.backend.objects.get(&path).await {
+            Ok(found) => found.bytes().await,
+            Err(error) => Err(error),
+        };
+        found.is_ok_and(|found| {
+            let mut rest = &found[..];
+            payload.iter().all(|piece| rest.strip_prefix(&piece[..]).map(|left| rest = left).is_some())
+                && rest.is_empty()
+        })
     }
 }
 

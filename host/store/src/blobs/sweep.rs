@@ -95,7 +95,7 @@ impl Blobs {
     }
 
     /// A page of its own view: a view that is held for the length of a collection would hold back the store.
-    fn page_of_records(&self, after: Option<Vec<u8>>) -> Result<(Vec<Digest>, Option<Vec<u8>>)> {
+    pub(super) fn page_of_records(&self, after: Option<Vec<u8>>) -> Result<(Vec<Digest>, Option<Vec<u8>>)> {
         let options = ScanOptions { keys_only: true, limit: RECORDS_PER_PAGE, after, ..ScanOptions::default() };
         let page = self.inner.store.view().scan(&keys::space(), &[all_records()], &options)?;
         Ok((page.iter().filter_map(|(key, _)| Digest::of_record_key(key)).collect(), page.next))

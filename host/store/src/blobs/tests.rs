@@ -18,6 +18,7 @@ use object_store::{
 use proptest::prelude::*;
 
 use super::*;
+use crate::damage::DamagedBlob;
 use crate::space::Space;
 
 const GRACE_MS: i64 = 1_000_000;
@@ -255,6 +256,65 @@ async fn damage_is_an_error_that_names_the_blob_and_is_healed() {
             assert_eq!(fixture.put(&bytes).await.sha256, sha256);
             assert_eq!(fixture.blobs.get_bytes(&sha256, None).await.unwrap(), bytes);
         }
+    }
+}
+
+#[tokio::test]
+async fn storing_content_again_repairs_it_unread() {
+    for length in [0, 1_000, 3 << 20] {
+        type How = fn(&mut Vec<u8>);
+        let hows: [How; 3] = [
+            |bytes| bytes.iter_mut().for_each(|byte| *byte ^= 1),
+            |bytes| bytes.truncate(bytes.len() / 2),
+            |bytes| bytes.push(0),
+        ];
+        for how in hows {
+            let fixture = Fixture::local();
+            let bytes = noise(5, length);
+            let sha256 = fixture.put(&bytes).await.sha256;
+            damage(&fixture, &sha256, how);
+            assert_eq!(fixture.put(&bytes).await.sha256, sha256);
+            assert_eq!(fixture.blobs.get_bytes(&sha256, None).await.unwrap(), bytes);
+            assert_eq!(fixture.objects().await.len(), 1);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_damaged_blob_is_told_before_the_first_byte_the_second_time() {
+    let fixture = Fixture::local();
+    let bytes = noise(6, 3 << 20);
+    let sha256 = fixture.put(&bytes).await.sha256;
+    damage(&fixture, &sha256, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    let error = fixture.blobs.get_bytes(&sha256, None).await.unwrap_err();
+    assert_eq!(DamagedBlob::of(&error).unwrap().sha256, sha256);
+    for range in [None, Some(0..10)] {
+        let error = fixture.blobs.get(&sha256, range).await.err().expect("it was found before");
+        assert_eq!(DamagedBlob::of(&error).unwrap().sha256, sha256);
+    }
+    damage(&fixture, &sha256, |bytes| *bytes.last_mut().unwrap() ^= 1);
+    assert_eq!(fixture.blobs.get_bytes(&sha256, None).await.unwrap(), bytes, "it was put back by hand");
+}
+
+#[tokio::test]
+async fn a_walk_over_all_blobs_finds_damage() {
+    let fixture = Fixture::local();
+    let mut blobs = Vec::new();
+    for seed in 0..5 {
+        blobs.push(fixture.put(&noise(seed, 1_000)).await.sha256);
+    }
+    let whole = BlobsReport { blobs: 5, bytes: 5_000, ..BlobsReport::default() };
+    assert_eq!(fixture.blobs.check(false).await.unwrap(), whole);
+    assert_eq!(fixture.blobs.check(true).await.unwrap(), whole);
+    damage(&fixture, &blobs[1], |bytes| bytes[0] ^= 1);
+    damage(&fixture, &blobs[2], |bytes| bytes.push(0));
+    let folder = fixture.folder.as_ref().unwrap().path().join("blobs/sha256").join(&blobs[3][..2]);
+    std::fs::remove_file(folder.join(&blobs[3])).unwrap();
+    for (deep, expect) in [(false, &blobs[2..4]), (true, &blobs[1..4])] {
+        let report = fixture.blobs.check(deep).await.unwrap();
+        let named: BTreeSet<_> = report.named.iter().map(|damage| damage.sha256.clone()).collect();
+        assert_eq!(named, expect.iter().cloned().collect());
+        assert_eq!(report.damaged, expect.len() as u64);
     }
 }
 

@@ -7,6 +7,7 @@
 //! An engine acknowledges nothing to anybody: the log did. It may lose what was written after its last checkpoint, as long
 //! as what is left is the state after some batch, and [`Ordered::applied`] names it.
 
+mod checked;
 mod memory;
 mod redb;
 mod sled;
@@ -14,6 +15,7 @@ mod sled;
 use bytes::Bytes;
 use mainstay_base::Result;
 
+pub(crate) use self::checked::Checked;
 pub use self::memory::MemoryEngine;
 pub use self::redb::RedbEngine;
 pub use self::sled::SledEngine;
@@ -87,6 +89,12 @@ pub trait Ordered: Send + Sync + 'static {
 
     /// Make what was written durable, synced to the device, and return the sequence that no crash can take back.
     fn checkpoint(&self) -> Result<u64>;
+
+    /// Look for damage with whatever means the engine has, and count the entries that were read. Slow: it reads everything.
+    /// When it fails, the engine is not to be used any more.
+    fn verify(&self) -> Result<u64> {
+        Ok(0)
+    }
 }
 
 /// Where engines keep [`Ordered::applied`]: before every space and every row.

@@ -5,6 +5,9 @@
 //! checkpoint has nothing to do, and after a full disk the database is opened again and the batch repeated, while the
 //! store goes on. Quick repair is on: opening after a crash does not walk the file.
 //!
+//! Opening reads a file of at most [`CHECKED_BYTES_MAX`] whole and compares every page with its checksum: what redb reads
+//! later it does not check, and a damaged inner page can hide entries. Larger files are checked by `verify` alone.
+//!
 //! Bounded by a cache of [`CACHE_BYTES`]. After a failed sync nobody knows what is on the disk: the engine refuses
 //! everything until the host is started again.
 
@@ -25,6 +28,9 @@ use super::{APPLIED_KEY, Ordered, Span, Visit, Write, decode_applied};
 
 /// What redb may keep in memory.
 const CACHE_BYTES: usize = 64 << 20;
+
+/// A file of at most this length is checked whole when it is opened.
+const CHECKED_BYTES_MAX: u64 = 256 << 20;
 
 const TABLE: TableDefinition<&[u8], &[u8]> = TableDefinition::new("ordered");
 
@@ -51,7 +57,11 @@ impl RedbEngine {
         if !place.exists()? {
             place.create()?;
         }
-        let database = place.open(path)?;
+        let mut database = place.open(path)?;
+        if place.length()? <= CHECKED_BYTES_MAX && !place.check(&mut database)? {
+            // The log is replayed from there, or says that it begins later.
+            tracing::warn!(path = %path.display(), "redb went back to the last state of its file that is whole");
+        }
         let engine = RedbEngine { place, database: RwLock::new(Some(database)), must_reopen: AtomicBool::new(false) };
         engine.applied()?;
         Ok(engine)
@@ -118,13 +128,27 @@ impl Place {
         let file = self.disk.open(path).map_err(|error| Error::io("open", path, error))?;
         let backend = Backend { file, sync_failed: self.sync_failed.clone() };
         let database = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
-        database.map_err(|error| match error {
+        database.map_err(|error| self.not_open(error))
+    }
+
+    fn not_open(&self, error: DatabaseError) -> Error {
+        match error {
             DatabaseError::Storage(StorageError::Corrupted(what)) => self.damaged(&what),
             DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData => {
                 self.damaged(&error.to_string())
             }
             error => self.failed("open", error.into()),
-        })
+        }
+    }
+
+    fn length(&self) -> Result<u64> {
+        let length = self.disk.open(&self.path).and_then(|file| file.length());
+        length.map_err(|error| Error::io("measure", &self.path, error))
+    }
+
+    /// Compare every page with its checksum. False: the file was damaged, and redb could go back to a state that was not.
+    fn check(&self, database: &mut Database) -> Result<bool> {
+        database.check_integrity().map_err(|error| self.not_open(error))
     }
 
     fn damaged(&self, what: &str) -> Error {
@@ -135,7 +159,7 @@ impl Place {
         let doing = format!("{doing} the redb index");
         match error {
             ::redb::Error::Io(error) => Error::io(&doing, &self.path, error),
-            ::redb::Error::Corrupted(what) => self.damaged(&what),
+            ::redb::Error::Corrupted(what) => self.damaged(&format!("{what}; restore the data folder from a backup")),
             error @ (::redb::Error::PreviousIo | ::redb::Error::DatabaseClosed) => {
                 Error::unavailable(format!("cannot {doing} `{}`: {error}; try again", self.path.display()))
             }
@@ -206,6 +230,18 @@ impl Ordered for RedbEngine {
 
     fn checkpoint(&self) -> Result<u64> {
         self.applied()
+    }
+
+    fn verify(&self) -> Result<u64> {
+        let mut guard = self.database.write();
+        let database = guard.as_mut().ok_or_else(|| Error::unavailable("the redb index is not open; try again"))?;
+        if self.place.check(database)? {
+            return Ok(0);
+        }
+        Err(self.place.damaged(
+            "its pages did not match their checksums, and redb went back to a state that was whole; run `mainstay doctor` \
+             again: it says whether the log has the rest. If it does not, restore the data folder from a backup",
+        ))
     }
 }
 

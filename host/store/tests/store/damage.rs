@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use mainstay_base::{Disk, ErrorKind, RealDisk, SimDisk};
+use mainstay_base::{Disk, ErrorKind, Random, RealDisk, SeededRandom, SimDisk};
 use mainstay_log::LogOptions;
-use mainstay_store::{EngineKind, Store, StoreOptions};
+use mainstay_store::engine::{Ordered, RedbEngine, Write};
+use mainstay_store::{EngineKind, KeyRange, ScanOptions, Store, StoreOptions};
 
 use crate::support::*;
 
@@ -126,4 +127,92 @@ fn a_damaged_sled_says_what_lives_only_there() {
 fn an_engine_without_a_folder_is_refused() {
     let options = StoreOptions { folder: None, disk: Arc::new(RealDisk), ..StoreOptions::default() };
     check(&refusal(options), ErrorKind::Invalid, &["needs a folder"]);
+}
+
+/// What reading everything gives: right values, or an error that is typed. Anything else fails the test.
+fn read_all(store: &Store) -> mainstay_base::Result<()> {
+    let view = store.view();
+    for number in 0..100 {
+        let value = view.get(&space(), format!("{number}").as_bytes())?;
+        assert!(value.as_deref() == Some(&[b'x'; 1_000][..]), "a wrong value under {number}");
+    }
+    let mut after = None;
+    let mut count = 0;
+    loop {
+        let options = ScanOptions { after, limit: 10, ..ScanOptions::default() };
+        let page = view.scan(&space(), &[KeyRange::default()], &options)?;
+        for (_, value) in &page {
+            assert!(value == [b'x'; 1_000], "a wrong value in a scan");
+            count += 1;
+        }
+        match page.next {
+            Some(next) => after = Some(next),
+            None => break,
+        }
+    }
+    assert_eq!(count, 100, "a scan missed entries");
+    Ok(())
+}
+
+/// Whatever bit rots in the index, each read is right or an error of the kind `internal`.
+#[test]
+fn no_bit_of_the_index_rots_unnoticed() {
+    let disk = SimDisk::new();
+    let options = filled(&disk, EngineKind::Redb);
+    let path = Path::new("data/ordered.redb");
+    let length = disk.open(path).unwrap().length().unwrap();
+    let (mut right, mut refused) = (0, 0);
+    for seed in 0..400_u64 {
+        let disk = disk.after_crash(seed);
+        let random = SeededRandom::new(seed);
+        // Most of the file is free; half of the flips go where the values are.
+        let marks = match seed % 2 {
+            0 => length,
+            _ => length.min(160 << 10),
+        };
+        disk.flip_bit(path, random.number() % marks, (random.number() % 8) as u8).unwrap();
+        let options = StoreOptions { disk: Arc::new(disk), ..options.clone() };
+        let read = Store::open(options).and_then(|store| {
+            read_all(&store)?;
+            store.verify().map(drop)?;
+            read_all(&store)
+        });
+        match read {
+            Ok(()) => right += 1,
+            Err(error) => {
+                check(&error, ErrorKind::Internal, &["damaged", "backup"]);
+                refused += 1;
+            }
+        }
+    }
+    println!("{right} flips did no harm, {refused} were noticed");
+    assert!(refused > 20, "only {refused} flips hit anything");
+}
+
+/// The same while the store is open, and so past what is looked at when it is opened.
+#[test]
+fn verifying_finds_what_rotted_while_the_store_was_open() {
+    let disk = SimDisk::new();
+    let store = Store::open(filled(&disk, EngineKind::Redb)).unwrap();
+    let entries = store.verify().unwrap();
+    assert!(entries >= 100, "{entries}");
+    let path = Path::new("data/ordered.redb");
+    let length = disk.open(path).unwrap().length().unwrap();
+    for byte in (4096..length).step_by(97) {
+        disk.flip_bit(path, byte, 1).unwrap();
+    }
+    let error = store.verify().unwrap_err();
+    check(&error, ErrorKind::Internal, &["damaged", "backup"]);
+    assert!(read_all(&store).is_err(), "a store that is known to be damaged goes on answering");
+}
+
+#[test]
+fn an_index_without_checksums_is_refused_and_left_alone() {
+    let disk = SimDisk::new();
+    disk.create_folder(Path::new("data")).unwrap();
+    let redb = RedbEngine::open(Arc::new(disk.clone()), Path::new("data/ordered.redb")).unwrap();
+    redb.write_batch(1, &[Write { key: "pk".into(), value: Some("v".into()) }]).unwrap();
+    drop(redb);
+    let error = refusal(options(disk.clone(), EngineKind::Redb));
+    check(&error, ErrorKind::Invalid, &["older version", "checksums", "empty data folder"]);
 }

@@ -22,13 +22,15 @@ fn an_entry_that_moves_down_while_it_is_read_is_not_missed() {
     let (store, engine) = hooked();
     put(&store, "k", "v").unwrap();
     let view = store.view();
+    // Opening asked it for its mark.
+    let gets = engine.gets.load(Ordering::SeqCst);
     // Were the engine asked first, it would answer "nothing", the entry would move down, and the memtable would be empty.
     let moving = store.clone();
     *engine.after_get.lock() = Some(Box::new(move || {
         moving.checkpoint().unwrap();
     }));
     assert_eq!(get(&view, "k").as_deref(), Some("v"));
-    assert_eq!(engine.gets.load(Ordering::SeqCst), 0, "the memtable has it");
+    assert_eq!(engine.gets.load(Ordering::SeqCst), gets, "the memtable has it");
     store.checkpoint().unwrap();
     assert_eq!(store.memtable_bytes(), 0);
     assert_eq!(get(&view, "k").as_deref(), Some("v"));
