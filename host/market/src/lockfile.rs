@@ -7,6 +7,7 @@
 use crate::located::Document;
 use mainstay_base::{Error, Result};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::fs;
 use std::io::Write;
 use std::path::Path;
@@ -19,14 +20,35 @@ const FORMAT: u32 = 1;
 const HEADER: &str = "# Written by `mainstay plugin install` and `remove`; change it with them, not by hand.\n\n";
 
 /// What is installed, in the order in which routes are tried.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Lockfile {
-    /// Form of this file.
-    pub format: u32,
     /// The plugins.
-    #[serde(default)]
     pub plugins: Vec<LockEntry>,
+}
+
+/// The file. The digest is that of the plugins as this host writes them: a file that was cut between two of them, or after
+/// its head, would otherwise read as one with fewer plugins.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Stored {
+    format: u32,
+    #[serde(default)]
+    digest: String,
+    #[serde(default)]
+    plugins: Vec<LockEntry>,
+}
+
+impl Stored {
+    fn new(plugins: Vec<LockEntry>) -> Result<Stored> {
+        let mut stored = Stored { format: FORMAT, digest: String::new(), plugins };
+        let text = stored.text()?;
+        stored.digest = hex::encode(Sha256::digest(text.as_bytes()));
+        Ok(stored)
+    }
+
+    fn text(&self) -> Result<String> {
+        toml::to_string(self).map_err(|error| Error::internal(format!("cannot write the lockfile: {error}")))
+    }
 }
 
 /// One installed plugin.
@@ -53,12 +75,6 @@ pub struct LockEntry {
     pub installed: String,
 }
 
-impl Default for Lockfile {
-    fn default() -> Lockfile {
-        Lockfile { format: FORMAT, plugins: Vec::new() }
-    }
-}
-
 impl Lockfile {
     /// Read the data folder's lockfile; an absent one is empty.
     pub fn read(data_folder: &Path) -> Result<Lockfile> {
@@ -73,14 +89,19 @@ impl Lockfile {
             Error::invalid(format!("{why}; restore `{name}` from a backup, or remove it and install the plugins again"))
         };
         let document = Document::parse(&name, &text).map_err(|error| damaged(error.message().into()))?;
-        let lockfile: Lockfile = serde_json::from_value(document.value().clone())
+        let stored: Stored = serde_json::from_value(document.value().clone())
             .map_err(|error| damaged(format!("{name}: not a lockfile: {error}")))?;
-        if lockfile.format != FORMAT {
-            let format = lockfile.format;
+        if stored.format != FORMAT {
+            let format = stored.format;
             let message =
                 format!("`{name}` has format {format}, this host reads {FORMAT}; start the host that wrote it");
             return Err(Error::invalid(message));
         }
+        let whole = Stored::new(stored.plugins)?;
+        if stored.digest != whole.digest {
+            return Err(damaged(format!("{name}: its digest is not that of its plugins: it was cut or changed")));
+        }
+        let lockfile = Lockfile { plugins: whole.plugins };
         lockfile.check().map_err(|why| damaged(format!("{name}: {why}")))?;
         Ok(lockfile)
     }
@@ -107,8 +128,7 @@ impl Lockfile {
     /// Replace the data folder's lockfile: a crash leaves the old one or the new one.
     pub fn write(&self, data_folder: &Path) -> Result<()> {
         let path = data_folder.join(LOCK_FILE);
-        let text =
-            toml::to_string(self).map_err(|error| Error::internal(format!("cannot write the lockfile: {error}")))?;
+        let text = Stored::new(self.plugins.clone())?.text()?;
         let folder = path.parent().unwrap_or(data_folder);
         let write = || -> std::io::Result<()> {
             fs::create_dir_all(folder)?;
@@ -150,8 +170,7 @@ mod tests {
     fn what_was_written_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         assert_eq!(Lockfile::read(folder.path()).unwrap(), Lockfile::default());
-        let lockfile =
-            Lockfile { plugins: vec![entry("box", "box/0.1.0-ab"), entry("can", "can/1")], ..Default::default() };
+        let lockfile = Lockfile { plugins: vec![entry("box", "box/0.1.0-ab"), entry("can", "can/1")] };
         lockfile.write(folder.path()).unwrap();
         assert_eq!(Lockfile::read(folder.path()).unwrap(), lockfile);
         let text = fs::read_to_string(folder.path().join(LOCK_FILE)).unwrap();
@@ -171,10 +190,27 @@ mod tests {
         check("format = 2", "has format 2, this host reads 1");
         check("format = 1\nx = 1", "unknown field `x`");
         for folder in ["../box", "box", "box/..", "/box/a", "box/a/b", "box/a b"] {
-            let lockfile = Lockfile { plugins: vec![entry("box", folder)], ..Default::default() };
-            check(&toml::to_string(&lockfile).unwrap(), "is not a folder of a plugin");
+            let stored = Stored::new(vec![entry("box", folder)]).unwrap();
+            check(&stored.text().unwrap(), "is not a folder of a plugin");
         }
-        let twice = Lockfile { plugins: vec![entry("box", "box/1"), entry("box", "box/2")], ..Default::default() };
-        check(&toml::to_string(&twice).unwrap(), "`box` stands there twice");
+        let twice = Stored::new(vec![entry("box", "box/1"), entry("box", "box/2")]).unwrap();
+        check(&twice.text().unwrap(), "`box` stands there twice");
+    }
+
+    #[test]
+    fn a_cut_file_never_reads_as_fewer_plugins() {
+        let folder = tempfile::tempdir().unwrap();
+        Lockfile { plugins: vec![entry("box", "box/1"), entry("can", "can/1")] }.write(folder.path()).unwrap();
+        let path = folder.path().join(LOCK_FILE);
+        let text = fs::read_to_string(&path).unwrap();
+        // The last line's end says nothing.
+        for length in 0..text.len() - 1 {
+            fs::write(&path, &text[..length]).unwrap();
+            let error = Lockfile::read(folder.path()).expect_err(&text[..length]);
+            assert!(error.message().contains("install the plugins again"), "{error}");
+        }
+        fs::write(&path, text.replace("\"keys\"", "\"blobs\"")).unwrap();
+        let error = Lockfile::read(folder.path()).unwrap_err();
+        assert!(error.message().contains("it was cut or changed"), "{error}");
     }
 }

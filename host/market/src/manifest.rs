@@ -66,7 +66,9 @@ pub struct Manifest {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub routes: Vec<Route>,
-    /// Lines shown when the host starts, for example what to export. `{url}` becomes the address of the host.
+    /// Lines shown when the host starts, for example what to export. `{url}` becomes the address of the host. A line with
+    /// `{token}` is shown only where requests need a token; `{token}` becomes the word TOKEN, in whose place a user writes
+    /// his own.
     #[serde(default)]
     #[schemars(length(max = 8), inner(length(min = 1, max = 200)))]
     pub hints: Vec<String>,
@@ -347,9 +349,11 @@ impl Manifest {
         }
     }
 
-    /// The hints with the address of the host filled in.
-    pub fn hints_for(&self, url: &str) -> Vec<String> {
-        self.hints.iter().map(|hint| hint.replace("{url}", url)).collect()
+    /// The hints with the address of the host filled in; those about tokens only where one is needed.
+    pub fn hints_for(&self, url: &str, needs_token: bool) -> Vec<String> {
+        let applies = |hint: &&String| needs_token || !hint.contains("{token}");
+        let fill = |hint: &String| hint.replace("{url}", url).replace("{token}", "TOKEN");
+        self.hints.iter().filter(applies).map(fill).collect()
     }
 }
 
@@ -397,7 +401,7 @@ license = "Apache-2.0"
 component = "box.wasm"
 worlds = ["mainstay:api/api@0.1.0"]
 capabilities = ["keys", "directory.read"]
-hints = ["export BOX={url}/box"]
+hints = ["export BOX={url}/box", "export BOX_TOKEN={token}"]
 
 [limits]
 memory-mib = 32
@@ -425,7 +429,8 @@ inline-body-kib = 16
         assert_eq!(manifest.limits.queue, None);
         assert_eq!(manifest.routes[0].inline_body_kib, 1024);
         assert_eq!(manifest.routes[1].to_string(), "GET,POST /box/*");
-        assert_eq!(manifest.hints_for("http://h:1"), ["export BOX=http://h:1/box"]);
+        assert_eq!(manifest.hints_for("http://h:1", false), ["export BOX=http://h:1/box"]);
+        assert_eq!(manifest.hints_for("http://h:1", true), ["export BOX=http://h:1/box", "export BOX_TOKEN=TOKEN"]);
         assert!(!manifest.reuse);
     }
 
