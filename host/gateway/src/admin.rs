@@ -4,6 +4,7 @@
 //! runtime, and both belong to the binary's wiring. The types are those of the admin API, so their fields are part of a
 //! public contract (`docs/reference/openapi.json`).
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use mainstay_base::Result;
@@ -69,14 +70,25 @@ pub struct PluginDetail {
     pub capabilities: Vec<String>,
     /// Capabilities that the operator granted.
     pub grants: Vec<String>,
-    /// Routes that it claims at the root, for example `GET /version`.
-    pub routes: Vec<String>,
+    /// Routes that it claims at the root.
+    pub routes: Vec<RouteDetail>,
+    /// Limits of each of its calls, by the names that manifests use.
+    pub limits: BTreeMap<String, u64>,
     /// Where it is mounted, for example `/plugins/tracking/`.
     pub mount: String,
     /// Its configuration.
     pub config: serde_json::Value,
     /// Why it is not running, if it is not.
     pub problem: Option<String>,
+}
+
+/// A route of a plugin.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RouteDetail {
+    /// Methods and path, for example `GET /version`; a prefix ends with `*`.
+    pub route: String,
+    /// What a caller needs: `none`, `read`, `write` or `admin`.
+    pub right: String,
 }
 
 /// What a collection of unreferenced blobs did.

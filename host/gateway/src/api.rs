@@ -20,6 +20,10 @@ pub trait ApiTarget: Send + Sync + 'static {
     fn handle(&self, request: HttpRequest) -> ApiFuture<'_>;
     /// The body that a [`HttpReply::Receive`] asked for is stored; its request comes again with an empty body.
     fn received(&self, request: HttpRequest, body: BlobInfo) -> ApiFuture<'_>;
+    /// Why the plugin does not run, if it does not. The gateway says so then, and calls nothing.
+    fn not_running(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl ApiTarget for Plugin {

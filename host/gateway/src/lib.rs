@@ -33,7 +33,7 @@ mod tokens;
 mod trace;
 mod upload;
 
-pub use admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary, VersionInfo};
+pub use admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary, RouteDetail, VersionInfo};
 pub use api::{ApiFuture, ApiTarget};
 pub use mainstay_interfaces::{CallError, CallResult, Caller, Deadline, HttpReply, HttpRequest, RequestBody};
 pub use metrics::SharedRegistry;

@@ -85,6 +85,11 @@ impl Admitted<'_> {
     }
 
     async fn call(&self, body: &mut InboundBody) -> Result<Response<AnswerBody>, Problem> {
+        if let Some(reason) = self.claim.target.not_running() {
+            let name = &self.claim.plugin;
+            let words = format!("the plugin `{name}` answers here, but does not run: {reason}");
+            return Err(Problem::new(&problem::NOT_RUNNING, words));
+        }
         let announced_bytes = body.announced_bytes();
         let (request_body, _room) = self.inline_body(body, announced_bytes).await?;
         let request = self.request(request_body)?;

@@ -72,6 +72,8 @@ kinds! {
         "The header `Content-Range` has the length.";
     PLUGIN_LIMIT = "plugin-limit" 422 "RESOURCE_LIMIT_EXCEEDED" "A plugin reached one of its limits"
         "Ask for less at a time, or raise the limit that the detail names.";
+    NOT_RUNNING = "plugin-not-running" 424 "INVALID_STATE" "The plugin that answers here does not run"
+        "Asking again does not help. The detail has the reason; install the plugin again, or ask its author.";
     AUTH_RATE = "too-many-failures" 429 "REQUEST_LIMIT_EXCEEDED" "Too many failed authentications"
         "Correct the credentials; the header `Retry-After` says when the next attempt is looked at.";
     INTERNAL = "internal" 500 "INTERNAL_ERROR" "The host failed"

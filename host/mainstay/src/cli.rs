@@ -73,13 +73,6 @@ pub enum Command {
         /// Which shell
         shell: clap_complete::Shell,
     },
-    /// Compile one component; the host calls this itself, in a child process
-    #[command(hide = true, name = "internal-compile")]
-    InternalCompile {
-        /// Passed on.
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        arguments: Vec<std::ffi::OsString>,
-    },
 }
 
 /// Run the server.

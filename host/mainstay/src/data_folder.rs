@@ -221,7 +221,10 @@ pub fn write_private(path: &Path, bytes: &[u8]) -> Result<()> {
     // The parent of a bare file name is an empty path, which cannot be opened.
     let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let write = || -> std::io::Result<()> {
-        let temporary = path.with_extension("new");
+        // The whole name, so that no file of a user's is met: `x.json` and `x.toml` differ too.
+        let mut name = std::ffi::OsString::from(".unfinished-");
+        name.push(path.file_name().unwrap_or_default());
+        let temporary = path.with_file_name(name);
         let mut file = File::options().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
         file.set_permissions(fs::Permissions::from_mode(0o600))?;
         file.write_all(bytes)?;
@@ -299,6 +302,10 @@ mod tests {
         write_private(&secret, b"a").unwrap();
         write_private(&secret, b"b").unwrap();
         assert_eq!(mode(&secret), 0o600);
+        let (neighbour, file) = (path.join("x.new"), path.join("x.json"));
+        fs::write(&neighbour, "a user's").unwrap();
+        write_private(&file, b"c").unwrap();
+        assert_eq!(fs::read_to_string(&neighbour).unwrap(), "a user's");
         assert_eq!(fs::read(&secret).unwrap(), b"b");
     }
 }

@@ -26,12 +26,19 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
 use exit::{Exit, Failure, print_text, say};
+use mainstay_runtime::compile::{CHILD_COMMAND, child_main};
 use settings::Settings;
 use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
     let started = Instant::now();
+    // Before anything else: the child that compiles has bounds that logging and configuration would not fit. It is no
+    // command of the command line: the host calls it itself.
+    let mut arguments = std::env::args_os().skip(1);
+    if arguments.next().is_some_and(|first| first == CHILD_COMMAND) {
+        return child_main(arguments);
+    }
     let matches = Cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {
         Ok(cli) => cli,
@@ -47,10 +54,6 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli, matches: &ArgMatches, started: Instant) -> Result<ExitCode, Failure> {
-    // Before anything else: the child that compiles has bounds that logging and configuration would not fit.
-    if let Command::InternalCompile { arguments } = cli.command {
-        return Ok(mainstay_runtime::compile::child_main(arguments));
-    }
     let applied = config::apply(&cli, &|id| is_on_line(matches, id))?;
     match &cli.command {
         Command::Config { command: ConfigCommand::Show } => print_text(&config::show(&applied)?),
@@ -82,7 +85,7 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Token { command } => token_commands::run(&settings, command),
         Command::Blobs { command } => token_commands::run_blobs(&settings, &command),
         Command::Doctor(options) => examine(&settings, options.json),
-        Command::Config { .. } | Command::Completions { .. } | Command::InternalCompile { .. } => Ok(Exit::Done),
+        Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),
     };
     drop(telemetry);
     exit

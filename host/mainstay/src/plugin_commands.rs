@@ -13,12 +13,13 @@ use crate::registry::Registry;
 use crate::serve::plugin_host;
 use crate::settings::Settings;
 use mainstay_base::{Error, Result, SystemClock};
-use mainstay_gateway::{PluginDetail, PluginSummary};
+use mainstay_gateway::{PluginDetail, PluginSummary, RouteDetail};
 use mainstay_market::located::Document;
 use mainstay_market::{Market, Order, Package, check_component};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal};
 use std::path::Path;
 use std::sync::Arc;
@@ -194,10 +195,18 @@ fn show(package: &Package, grants: &[String], before: Option<&str>, notes: &[Str
             say!("  {:40} {}", route.to_string(), route.right.as_str());
         }
     }
+    show_limits(&plugins::limits_by_name(&manifest.limits));
     for note in notes {
         say!("\nNote: {note}");
     }
     say!();
+}
+
+fn show_limits(limits: &BTreeMap<String, u64>) {
+    say!("\nIts limits, for each call:");
+    for (name, limit) in limits {
+        say!("  {name:16} {limit}");
+    }
 }
 
 /// What a capability allows, in words.
@@ -206,13 +215,17 @@ fn meaning(capability: &str) -> &'static str {
     known.map_or("unknown to this host", |(_, allows)| allows)
 }
 
-/// Yes only if somebody says so.
+/// Yes only if somebody says so. That nobody can be asked is a failure: a script must not take it for done.
 fn ask(question: &str) -> Result<bool> {
     let failed =
         |error: std::io::Error| Error::unavailable(format!("cannot ask: {error}; `--yes` goes without asking"));
     print_text(&format!("{question} [y/N] "));
     let mut answer = String::new();
-    std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    let read_bytes = std::io::stdin().lock().read_line(&mut answer).map_err(failed)?;
+    if read_bytes == 0 {
+        say!();
+        return Err(Error::invalid("nobody answered, so nothing was changed; `--yes` goes without asking"));
+    }
     if !std::io::stdin().is_terminal() {
         say!();
     }
@@ -272,7 +285,7 @@ fn package_info(what: &str, json: bool) -> std::result::Result<Exit, Failure> {
 }
 
 fn show_detail(detail: &PluginDetail) {
-    let PluginDetail { summary, digest, license, worlds, capabilities, grants, routes, mount, config, problem } =
+    let PluginDetail { summary, digest, license, worlds, capabilities, grants, routes, limits, mount, config, problem } =
         detail;
     say!("{} {}  {}", summary.name, summary.version, summary.description);
     say!("  state    {}", summary.state);
@@ -287,9 +300,10 @@ fn show_detail(detail: &PluginDetail) {
         say!("  {name:16} {meaning}");
     }
     say!("\nIt answers:");
-    for route in routes {
-        say!("  {route}");
+    for RouteDetail { route, right } in routes {
+        say!("  {route:40} {right}");
     }
+    show_limits(limits);
 }
 
 fn remove(settings: &Settings, name: &str, yes: bool) -> std::result::Result<Exit, Failure> {
@@ -326,6 +340,20 @@ mod tests {
         assert_eq!(checked, mainstay_market::CAPABILITIES);
         let offered: Vec<String> = mainstay_market::worlds().iter().map(ToString::to_string).collect();
         assert_eq!(offered, mainstay_interfaces::world_names());
+    }
+
+    #[test]
+    fn the_market_refuses_what_the_gateway_keeps_for_itself() {
+        let sorted = |mut list: Vec<String>| {
+            list.sort();
+            list
+        };
+        let texts = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(sorted(texts(mainstay_market::RESERVED_PREFIXES)), sorted(texts(mainstay_gateway::HOST_PREFIXES)));
+        // The market refuses a prefix without its `/` too.
+        let bare = mainstay_market::RESERVED_PREFIXES.iter().map(|prefix| prefix.trim_end_matches('/').to_string());
+        let refused = texts(mainstay_market::RESERVED_PATHS).into_iter().chain(bare).collect();
+        assert_eq!(sorted(refused), sorted(texts(mainstay_gateway::HOST_PATHS)));
     }
 
     #[test]

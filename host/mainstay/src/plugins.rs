@@ -13,11 +13,11 @@ use crate::screen;
 use async_trait::async_trait;
 use mainstay_base::{Error, Result};
 use mainstay_gateway::{
-    Admin, ApiFuture, ApiTarget, BlobSweep, InstallUpload, PluginDetail, PluginRoutes, PluginSummary, Readiness, Right,
-    RoutePath, RouteSpec, Routes,
+    Admin, ApiFuture, ApiTarget, BlobSweep, CallError, InstallUpload, PluginDetail, PluginRoutes, PluginSummary,
+    Readiness, Right, RouteDetail, RoutePath, RouteSpec, Routes,
 };
 use mainstay_interfaces::{BlobInfo, ComponentSource, HttpRequest, Limits, Plugin, PluginHost, PluginSpec};
-use mainstay_market::{Installed, Manifest, Market, Order, Package};
+use mainstay_market::{Installed, LockEntry, Manifest, Market, Order, Package};
 use mainstay_store::blobs::Blobs;
 use mainstay_store::{Space, Store};
 use serde_json::Value;
@@ -39,8 +39,8 @@ struct Inner {
     readiness: Readiness,
     /// What is installed and chosen to run, by name.
     known: Mutex<BTreeMap<String, Known>>,
-    /// Installed plugins whose files cannot be read, with the reason.
-    damaged: Mutex<BTreeMap<String, String>>,
+    /// Installed plugins whose files cannot be read, by name.
+    damaged: Mutex<BTreeMap<String, Damaged>>,
     /// Held during a change.
     changing: tokio::sync::Mutex<()>,
 }
@@ -48,6 +48,12 @@ struct Inner {
 struct Known {
     installed: Installed,
     running: std::result::Result<Arc<Plugin>, String>,
+}
+
+/// An installed plugin whose files cannot be read: only the lockfile tells of it.
+struct Damaged {
+    entry: LockEntry,
+    reason: String,
 }
 
 /// What plugins need.
@@ -95,13 +101,15 @@ impl Plugins {
     }
 
     /// Say that an installed plugin cannot be read. The others run without it.
-    pub fn note_damaged(&self, name: &str, error: &Error) {
+    pub fn note_damaged(&self, entry: &LockEntry, error: &Error) {
+        let name = &entry.name;
         tracing::error!(plugin = %name, %error, "the plugin does not run");
         self.inner.readiness.not_ready(&format!("plugin:{name}"), error.message());
-        self.damaged().insert(name.into(), error.message().into());
+        let damaged = Damaged { entry: entry.clone(), reason: error.message().into() };
+        self.damaged().insert(name.clone(), damaged);
     }
 
-    fn damaged(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+    fn damaged(&self) -> MutexGuard<'_, BTreeMap<String, Damaged>> {
         self.inner.damaged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -177,14 +185,22 @@ impl Plugins {
         self.inner.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Give the gateway the routes of what runs.
+    /// Give the gateway the routes of what runs; and of what should run and does not, so that its callers are told why.
     fn publish(&self) -> Result<()> {
-        let routes = self
-            .known()
-            .values()
-            .filter_map(|known| routes(&known.installed.manifest, known.running.as_ref().ok()?))
-            .collect();
-        self.inner.routes.replace(routes)
+        let running = || {
+            let known = self.known();
+            known.values().filter_map(|known| routes(&known.installed.manifest, target(known))).collect::<Vec<_>>()
+        };
+        let damaged: Vec<_> = self.damaged().values().filter_map(damaged_routes).collect();
+        if damaged.is_empty() {
+            return self.inner.routes.replace(running());
+        }
+        let all = running().into_iter().chain(damaged).collect();
+        self.inner.routes.replace(all).or_else(|error| {
+            // What cannot run must not keep the others from answering.
+            tracing::warn!(%error, "routes of damaged plugins are left out");
+            self.inner.routes.replace(running())
+        })
     }
 
     /// Verify, load, start, write, swap.
@@ -228,24 +244,26 @@ impl Plugins {
     }
 
     /// What the first screen shows: the plugins that run, and those that do not.
-    pub fn lines(&self, url: &str) -> (Vec<screen::Line>, Vec<(String, String)>) {
+    pub fn lines(&self, url: &str, needs_token: bool) -> (Vec<screen::Line>, Vec<(String, String)>) {
         let known = self.known();
         let line = |known: &Known| screen::Line {
             name: known.installed.entry.name.clone(),
             version: known.installed.entry.version.to_string(),
             grants: known.installed.entry.grants.clone(),
             routes: known.installed.manifest.routes.len(),
-            hints: known.installed.manifest.hints_for(url),
+            hints: known.installed.manifest.hints_for(url, needs_token),
         };
         let problem = |known: &Known| Some((known.installed.entry.name.clone(), known.running.as_ref().err()?.clone()));
         let running = known.values().filter(|known| known.running.is_ok()).map(line).collect();
-        let damaged = self.damaged().iter().map(|(name, problem)| (name.clone(), problem.clone())).collect::<Vec<_>>();
+        let damaged = self.damaged();
+        let damaged = damaged.iter().map(|(name, damaged)| (name.clone(), damaged.reason.clone()));
         (running, known.values().filter_map(problem).chain(damaged).collect())
     }
 
     /// Let nothing answer any more.
     pub fn stop(&self) {
         self.known().clear();
+        self.damaged().clear();
         if let Err(error) = self.publish() {
             tracing::warn!(%error, "routes could not be cleared");
         }
@@ -305,7 +323,51 @@ fn limits(asked: &mainstay_market::Limits) -> Limits {
     }
 }
 
-fn routes(manifest: &Manifest, plugin: &Arc<Plugin>) -> Option<PluginRoutes> {
+/// The limits of its calls that hold, by the names of the manifest.
+pub fn limits_by_name(asked: &mainstay_market::Limits) -> BTreeMap<String, u64> {
+    let Limits { memory_bytes, call_cpu_ms, call_wall_ms, host_calls, output_bytes, log_bytes, concurrency, queue } =
+        limits(asked);
+    let all = [
+        ("memory-mib", memory_bytes as u64 >> 20),
+        ("call-cpu-ms", call_cpu_ms),
+        ("call-wall-ms", call_wall_ms),
+        ("host-calls", host_calls),
+        ("output-kib", output_bytes as u64 >> 10),
+        ("log-kib", log_bytes as u64 >> 10),
+        ("concurrency", concurrency as u64),
+        ("queue", queue as u64),
+    ];
+    all.map(|(name, limit)| (name.to_string(), limit)).into()
+}
+
+fn target(known: &Known) -> Arc<dyn ApiTarget> {
+    match &known.running {
+        Ok(plugin) => Arc::new(Target { plugin: plugin.clone() }),
+        Err(reason) => Arc::new(Down { reason: reason.clone() }),
+    }
+}
+
+/// The routes of a plugin whose manifest cannot be read, as the lockfile has them. Rights are not there: who may read is
+/// told what is wrong.
+fn damaged_routes(damaged: &Damaged) -> Option<PluginRoutes> {
+    let Damaged { entry, reason } = damaged;
+    if !entry.worlds.iter().any(|world| world.starts_with("mainstay:api/api@")) {
+        return None;
+    }
+    let route = |text: &String| {
+        let (methods, claim) = text.split_once(' ')?;
+        let path = match claim.strip_suffix('*') {
+            Some(prefix) => RoutePath::Prefix(prefix.into()),
+            None => RoutePath::Exact(claim.into()),
+        };
+        let methods = methods.split(',').map(str::to_string).collect();
+        Some(RouteSpec { path, methods, right: Right::Read, inline_body_bytes: 0 })
+    };
+    let target = Arc::new(Down { reason: reason.clone() });
+    Some(PluginRoutes { name: entry.name.clone(), target, routes: entry.routes.iter().filter_map(route).collect() })
+}
+
+fn routes(manifest: &Manifest, target: Arc<dyn ApiTarget>) -> Option<PluginRoutes> {
     if !manifest.has_world("mainstay:api/api") {
         return None;
     }
@@ -323,7 +385,6 @@ fn routes(manifest: &Manifest, plugin: &Arc<Plugin>) -> Option<PluginRoutes> {
         },
         inline_body_bytes: u64::from(route.inline_body_kib) << 10,
     };
-    let target = Arc::new(Target { plugin: plugin.clone() });
     Some(PluginRoutes { name: manifest.name.clone(), target, routes: manifest.routes.iter().map(route).collect() })
 }
 
@@ -342,12 +403,41 @@ impl ApiTarget for Target {
     }
 }
 
+/// What the gateway calls in place of a plugin that does not run: nothing, it says so itself.
+struct Down {
+    reason: String,
+}
+
+impl Down {
+    fn refuse(&self) -> ApiFuture<'_> {
+        Box::pin(async { Err(CallError::Failed(Error::conflict(self.reason.clone()))) })
+    }
+}
+
+impl ApiTarget for Down {
+    fn handle(&self, _: HttpRequest) -> ApiFuture<'_> {
+        self.refuse()
+    }
+
+    fn received(&self, _: HttpRequest, _: BlobInfo) -> ApiFuture<'_> {
+        self.refuse()
+    }
+
+    fn not_running(&self) -> Option<&str> {
+        Some(&self.reason)
+    }
+}
+
 fn state_of(known: &Known) -> &'static str {
     match &known.running {
         Ok(plugin) if plugin.stats().quarantine_left_ms > 0 => "quarantined",
         Ok(_) => "running",
         Err(_) => "failed",
     }
+}
+
+fn route_detail(route: &mainstay_market::Route) -> RouteDetail {
+    RouteDetail { route: route.to_string(), right: route.right.as_str().into() }
 }
 
 /// What is told about an installed plugin.
@@ -365,7 +455,8 @@ pub fn describe(installed: &Installed, state: &str, problem: Option<String>) -> 
         worlds: entry.worlds.clone(),
         capabilities: manifest.capabilities.clone(),
         grants: entry.grants.clone(),
-        routes: entry.routes.clone(),
+        routes: manifest.routes.iter().map(route_detail).collect(),
+        limits: limits_by_name(&manifest.limits),
         mount: format!("/plugins/{}/", entry.name),
         config: config.clone(),
         problem,

@@ -16,6 +16,18 @@ const ENVIRONMENT: &[(&str, &str)] = &[
     ("NO_COLOR", "no colours in log lines, whatever its value"),
 ];
 
+/// A rule with both kinds of evidence; a test reads it as a configuration file.
+const PROTECT_EXAMPLE: &str = r#"# A model's `production` moves only to a version that was produced from a known commit and a known data set.
+[[protect]]
+kind = "model"
+name-pattern = "*"
+pointer = "production"
+requires = [
+    { path = ["produced-by"], label = { key = "commit" } },
+    { path = ["produced-by", "trained-on"] },
+]
+"#;
+
 /// Generated references by file name, each with its text.
 pub fn all() -> Vec<(&'static str, String)> {
     vec![
@@ -113,14 +125,31 @@ fn configuration() -> String {
     text.push_str("\n## At the top\n\n");
     table(&mut text, &plain);
     for (name, property) in tables {
-        let is_list = property.get("type").and_then(Value::as_str) == Some("array");
-        let heading = if is_list { format!("`[[{name}]]`") } else { format!("`[{name}]`") };
-        text.push_str(&format!("\n## {heading}\n\n{}\n\n", words(property)));
-        let inner = if is_list { property.get("items").unwrap_or(property) } else { property };
-        let (_, plain) = properties(inner);
-        table(&mut text, &plain);
+        section(&mut text, "##", name, property);
+        if name == "protect" {
+            text.push_str(&format!("\nFor example:\n\n```toml\n{PROTECT_EXAMPLE}```\n"));
+        }
     }
     text
+}
+
+/// A table of the file and, below it, the tables in it.
+fn section(text: &mut String, level: &str, name: &str, property: &Value) {
+    let is_list = property.get("type").and_then(Value::as_str) == Some("array");
+    let heading = if is_list { format!("`[[{name}]]`") } else { format!("`[{name}]`") };
+    text.push_str(&format!("\n{level} {heading}\n\n{}\n\n", words(property)));
+    let inner = if is_list { property.get("items").unwrap_or(property) } else { property };
+    let must: Vec<&str> =
+        inner.get("required").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+    let (tables, plain) = properties(inner);
+    table(text, &plain);
+    if !must.is_empty() {
+        let must: Vec<String> = must.iter().map(|name| format!("`{name}`")).collect();
+        text.push_str(&format!("\nNever left out: {}.\n", must.join(", ")));
+    }
+    for (inner_name, property) in tables {
+        section(text, "###", &format!("{name}.{inner_name}"), property);
+    }
 }
 
 type Properties<'a> = Vec<(&'a String, &'a Value)>;
@@ -158,6 +187,17 @@ fn words(property: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn the_example_is_a_configuration() {
+        let value = super::config::parse("example", super::PROTECT_EXAMPLE).unwrap();
+        let config: super::config::Config = serde_json::from_value(value).unwrap();
+        assert_eq!(config.protect[0].requires.len(), 2);
+        let shown = super::configuration();
+        for key in ["`[[protect.requires]]`", "`[protect.requires.label]`", "Never left out: `kind`"] {
+            assert!(shown.contains(key), "{key}");
+        }
+    }
+
     #[test]
     fn the_committed_references_are_current() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/reference");

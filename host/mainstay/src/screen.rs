@@ -10,8 +10,8 @@ use std::fmt::Write;
 pub struct Screen {
     /// Time from the process's start.
     pub ready_ms: u64,
-    /// Address of HTTP.
-    pub http_url: String,
+    /// Where HTTP is, and where it listens if that is another thing.
+    pub http: String,
     /// Address of gRPC.
     pub grpc: Option<String>,
     /// The data folder.
@@ -56,7 +56,7 @@ impl Screen {
     fn write(&self, text: &mut String) -> std::fmt::Result {
         let seconds = self.ready_ms as f64 / 1000.0;
         writeln!(text, "Mainstay {} is ready after {seconds:.2} s.\n", env!("CARGO_PKG_VERSION"))?;
-        writeln!(text, "  HTTP     {}", self.http_url)?;
+        writeln!(text, "  HTTP     {}", self.http)?;
         if let Some(grpc) = &self.grpc {
             writeln!(text, "  gRPC     {grpc}")?;
         }
@@ -116,7 +116,7 @@ mod tests {
         };
         let mut screen = Screen {
             ready_ms: 312,
-            http_url: "http://127.0.0.1:7600".into(),
+            http: "http://127.0.0.1:7600".into(),
             grpc: Some("127.0.0.1:7601".into()),
             data_folder: "/data".into(),
             engine: "sled",

@@ -12,10 +12,10 @@ use crate::registry::Registry;
 use crate::screen::Screen;
 use crate::settings::{Choice, Settings};
 use crate::telemetry;
-use mainstay_base::{Clock, Error, OsRandom, Result, SystemClock};
+use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
 use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
-use mainstay_market::{Installed, LOCK_FILE, LockEntry, Lockfile, Market, Package};
+use mainstay_market::{Installed, LockEntry, Lockfile, Market, Package};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use std::io::Write;
@@ -29,6 +29,8 @@ pub const LOCAL_TOKEN_NAME: &str = "this-machine";
 /// Where that token is, below the data folder.
 pub const LOCAL_TOKEN_FILE: &str = "secrets/local-token";
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// There once the standard plugins were placed: one that was removed since does not come back by itself.
+const PLACED_MARKER: &str = "standard-plugins-placed";
 const WITHOUT_PLUGINS: &str =
     "Install one: `mainstay plugin install FILE`, or start an empty data folder with `--registry DIR`.";
 
@@ -138,7 +140,6 @@ struct Running {
 
 async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
-    let is_first = !folder.path().join(LOCK_FILE).exists();
     let market = Market::open(folder.path(), clock.clone())?;
     let entries = market.lockfile()?.plugins;
     // Reading the packages and replaying the log take about as long: do both at once.
@@ -146,6 +147,13 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let options = settings.store(folder.engine());
     let (store, installed) = tokio::join!(blocking(move || Store::open(options)), reading);
     let store = store?;
+    let tokens = Tokens::open(store.clone(), clock.clone(), Arc::new(OsRandom))?;
+    let needs_token = settings.needs_token();
+    remove_local_token(&tokens, folder.path()).await?;
+    if needs_token && tokens.is_empty() {
+        // Before anything is installed.
+        return Err(Error::denied(NO_TOKEN));
+    }
     let backend = BlobBackend::Local { folder: folder.path().join("blobs") };
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), settings.blob_grace)?;
     let services = settings.services(&store, &blobs)?;
@@ -161,11 +169,12 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         routes: routes.clone(),
         readiness: readiness.clone(),
     });
-    let chosen = choose(settings, &plugins, installed, is_first).await?;
+    let chosen = choose(settings, &plugins, installed, folder.path()).await?;
     plugins.start(chosen).await?;
-    let tokens = Tokens::open(store.clone(), clock, Arc::new(OsRandom))?;
-    let needs_token = settings.needs_token();
-    let local_token = make_local_token(&tokens, folder.path(), needs_token).await?;
+    let local_token = match needs_token {
+        true => Some(make_local_token(&tokens, folder.path()).await?),
+        false => None,
+    };
     let state = GatewayState {
         routes,
         blobs: blobs.clone(),
@@ -217,6 +226,28 @@ fn reachable(mut address: std::net::SocketAddr) -> std::net::SocketAddr {
     address
 }
 
+/// An address as it is bound, for people.
+fn listening(address: std::net::SocketAddr) -> String {
+    let every = if address.ip().is_unspecified() { " (every address)" } else { "" };
+    format!("{address}{every}")
+}
+
+/// What to say and do when nothing is installed.
+fn without_plugins(registry: &Registry) -> String {
+    let place = registry.place();
+    match registry.packages() {
+        Ok(packages) if packages.is_empty() => {
+            format!("None is installed, and none is in {place}. {WITHOUT_PLUGINS}")
+        }
+        Ok(packages) => {
+            let names: Vec<String> = packages.into_iter().map(|package| package.manifest.name).collect();
+            let names = mainstay_market::located::list(&names);
+            format!("None is installed; {place} has {names}: `mainstay plugin install NAME`.")
+        }
+        Err(error) => format!("None is installed, and {place} cannot be read: {}.", error.message()),
+    }
+}
+
 type Read = (LockEntry, Result<Installed>);
 
 /// Read and verify what is installed, each plugin on its own.
@@ -237,27 +268,44 @@ async fn read_installed(data: PathBuf, entries: Vec<LockEntry>) -> Vec<Read> {
     read
 }
 
-/// Which plugins run; those that are chosen and missing are installed first. Where nothing was ever installed, the
-/// standard ones are missing.
-async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_first: bool) -> Result<Vec<Installed>> {
+/// Which plugins run; those that are chosen and missing are installed first. The standard ones are placed once in a data
+/// folder's life, whatever else is installed by then.
+async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, data: &Path) -> Result<Vec<Installed>> {
     let registry = Registry::new(settings.registry.as_deref());
+    let is_missing = |name: &str| !read.iter().any(|(entry, _)| entry.name == name);
+    let marker = data.join(PLACED_MARKER);
+    let places_standard = settings.plugins == Choice::Standard && !marker.exists();
     let wanted: Vec<Package> = match &settings.plugins {
         Choice::None => return Ok(Vec::new()),
-        Choice::Standard if is_first => registry.packages()?,
+        Choice::Standard if places_standard => registry.packages()?,
         Choice::Standard => Vec::new(),
         Choice::These(names) => {
-            let missing = |name: &&String| !read.iter().any(|(entry, _)| entry.name == **name);
-            names.iter().filter(missing).map(|name| registry.find(name)).collect::<Result<_>>()?
+            let missing = names.iter().filter(|name| is_missing(name));
+            missing.map(|name| registry.find(name)).collect::<Result<_>>()?
         }
     };
+    let marks = places_standard && !wanted.is_empty();
     let mut chosen = Vec::new();
     let mut names = Vec::new();
     for package in wanted {
         let (name, version) = (package.manifest.name.clone(), package.manifest.version.clone());
+        if places_standard && !is_missing(&name) {
+            continue;
+        }
         tracing::info!(plugin = %name, %version, "installing");
-        let installed = plugins.place(package).await.map_err(|error| error.context(format!("installing `{name}`")))?;
+        let installed = match plugins.place(package).await {
+            Err(error) if places_standard && error.kind() == ErrorKind::Conflict => {
+                // What the operator has installed himself goes before.
+                tracing::warn!(plugin = %name, %error, "the standard plugin is left out");
+                continue;
+            }
+            placed => placed.map_err(|error| error.context(format!("installing `{name}`")))?,
+        };
         names.push(name);
         chosen.push(installed);
+    }
+    if marks {
+        data_folder::write_private(&marker, b"")?;
     }
     for (entry, outcome) in read {
         let is_chosen = match &settings.plugins {
@@ -269,7 +317,7 @@ async fn choose(settings: &Settings, plugins: &Plugins, read: Vec<Read>, is_firs
         }
         match outcome {
             Ok(installed) => chosen.push(installed),
-            Err(error) => plugins.note_damaged(&entry.name, &error),
+            Err(error) => plugins.note_damaged(&entry, &error),
         }
     }
     Ok(chosen)
@@ -298,29 +346,27 @@ fn tell_of_others(settings: &Settings, data: &Path) {
     });
 }
 
-/// Let the commands on this machine in, where tokens are needed: whoever can read the data folder owns the server anyway.
-/// What a killed server left of the kind goes in any case.
-async fn make_local_token(tokens: &Tokens, data: &Path, is_needed: bool) -> Result<Option<PathBuf>> {
+const NO_TOKEN: &str = "this address can be reached from beyond this machine, so requests need tokens, and there is \
+                        none; make one first: `mainstay token create --role admin NAME`";
+
+/// What a killed server left of the token for this machine.
+async fn remove_local_token(tokens: &Tokens, data: &Path) -> Result<()> {
     let path = data.join(LOCAL_TOKEN_FILE);
     if tokens.list().iter().any(|token| token.name == LOCAL_TOKEN_NAME) {
         tokens.revoke(LOCAL_TOKEN_NAME).await?;
     }
     match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(Error::io("remove", &path, error)),
-        _ => {}
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(Error::io("remove", &path, error)),
+        _ => Ok(()),
     }
-    if !is_needed {
-        return Ok(None);
-    }
-    if tokens.is_empty() {
-        return Err(Error::denied(
-            "this address can be reached from beyond this machine, so requests need tokens, and there is none; make one \
-             first: `mainstay token create --role admin NAME`",
-        ));
-    }
+}
+
+/// Let the commands on this machine in, where tokens are needed: whoever can read the data folder owns the server anyway.
+async fn make_local_token(tokens: &Tokens, data: &Path) -> Result<PathBuf> {
+    let path = data.join(LOCAL_TOKEN_FILE);
     let made = tokens.create(LOCAL_TOKEN_NAME, Role::Admin, None).await?;
     data_folder::write_private(&path, made.token.as_bytes())?;
-    Ok(Some(path))
+    Ok(path)
 }
 
 async fn sweep(blobs: Blobs) {
@@ -357,12 +403,16 @@ impl Running {
     }
 
     fn screen(&self, settings: &Settings, folder: &DataFolder, started: Instant) -> Screen {
-        let (plugins, problems) = self.plugins.lines(&self.url);
-        let place = Registry::new(settings.registry.as_deref()).place();
+        let (plugins, problems) = self.plugins.lines(&self.url, self.needs_token);
+        let is_empty = plugins.is_empty() && problems.is_empty();
+        let bound = listening(self.gateway.http_addr());
         Screen {
             ready_ms: started.elapsed().as_millis() as u64,
-            http_url: self.url.clone(),
-            grpc: self.gateway.grpc_addr().map(|address| address.to_string()),
+            http: match &settings.gateway.public_url {
+                Some(public_url) => format!("{public_url}, listening on {bound}"),
+                None => format!("http://{bound}"),
+            },
+            grpc: self.gateway.grpc_addr().map(listening),
             data_folder: folder.path().display().to_string(),
             engine: folder.engine().as_str(),
             needs_token: self.needs_token,
@@ -370,8 +420,9 @@ impl Running {
             plugins,
             problems,
             without_plugins: match settings.plugins {
+                _ if !is_empty => String::new(),
                 Choice::None => "They were not asked for (`--plugins none`).".into(),
-                _ => format!("None is installed, and none is in {place}. {WITHOUT_PLUGINS}"),
+                _ => without_plugins(&Registry::new(settings.registry.as_deref())),
             },
         }
     }

@@ -10,12 +10,13 @@ use mainstay_gateway::{TraceContext, TraceHook};
 use opentelemetry::trace::{SpanContext, TraceContextExt, TraceFlags, TraceState, TracerProvider};
 use opentelemetry_otlp::WithExportConfig;
 use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::error::{OTelSdkError, OTelSdkResult};
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider, SpanData, SpanExporter};
 use std::io::IsTerminal;
 use std::str::FromStr;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -24,6 +25,9 @@ use tracing_subscriber::{EnvFilter, Layer, Registry};
 const ENDPOINT_VARIABLE: &str = "OTEL_EXPORTER_OTLP_ENDPOINT";
 /// Longest wait for the last spans at the end.
 const LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Between two lines that say that traces cannot be sent.
+const FAILURE_INTERVAL: Duration = Duration::from_secs(60);
 
 /// Ends the export of traces when it is dropped, sending what is left.
 #[derive(Default)]
@@ -86,10 +90,52 @@ fn provider(traces: &Traces, endpoint: &str) -> Result<SdkTracerProvider> {
         .map_err(|error| {
             Error::invalid(format!("traces cannot be sent to `{endpoint}`: {error}; correct the address"))
         })?;
+    let exporter = Telling { inner: exporter, endpoint: endpoint.into(), told: Mutex::default() };
     opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
     let sampler = Sampler::ParentBased(Box::new(Sampler::TraceIdRatioBased(traces.sample_share)));
     let resource = Resource::builder().with_service_name(traces.service_name.clone()).build();
     Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_sampler(sampler).with_resource(resource).build())
+}
+
+/// Sends spans, and says in the log when that fails: the first time, then once a minute at most.
+#[derive(Debug)]
+struct Telling {
+    inner: opentelemetry_otlp::SpanExporter,
+    endpoint: String,
+    told: Mutex<Option<Instant>>,
+}
+
+impl Telling {
+    fn tell(&self, error: &OTelSdkError) {
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|last| last.elapsed() >= FAILURE_INTERVAL) {
+            *told = Some(Instant::now());
+            let endpoint = &self.endpoint;
+            tracing::warn!(endpoint, %error, "traces cannot be sent and are dropped; is a collector listening there?");
+        }
+    }
+}
+
+impl SpanExporter for Telling {
+    async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
+        let sent = self.inner.export(batch).await;
+        if let Err(error) = &sent {
+            self.tell(error);
+        }
+        sent
+    }
+
+    fn shutdown_with_timeout(&self, timeout: Duration) -> OTelSdkResult {
+        self.inner.shutdown_with_timeout(timeout)
+    }
+
+    fn force_flush(&self) -> OTelSdkResult {
+        self.inner.force_flush()
+    }
+
+    fn set_resource(&mut self, resource: &Resource) {
+        self.inner.set_resource(resource);
+    }
 }
 
 /// Joins the gateway's spans to the traces of its clients.

@@ -10,7 +10,7 @@ use mainstay_base::{Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{
     Admin, ApiFuture, ApiTarget, AuthMode, BlobSweep, CallError, CallResult, Gateway, GatewayOptions, GatewayState,
     HttpReply, HttpRequest, InstallUpload, PluginDetail, PluginRoutes, PluginSummary, Readiness, RequestBody, Right,
-    RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, TraceHook, VersionInfo,
+    RouteDetail, RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, TraceHook, VersionInfo,
 };
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, BlobInfo, Blobs};
@@ -298,7 +298,8 @@ impl FakeAdmin {
             worlds: Vec::new(),
             capabilities: vec!["keys".to_owned()],
             grants: vec!["keys".to_owned()],
-            routes: vec!["GET /version".to_owned()],
+            routes: vec![RouteDetail { route: "GET /version".to_owned(), right: "none".to_owned() }],
+            limits: [("memory-mib".to_owned(), 64)].into(),
             mount: "/plugins/fake/".to_owned(),
             config: json!({"password": "secret"}),
             problem: None,

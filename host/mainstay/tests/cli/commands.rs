@@ -66,6 +66,7 @@ fn the_schema_and_completions_are_printed() {
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
         let script = place.must(&["completions", shell]);
         assert!(script.contains("ready-file") && !script.contains("no-such-flag"), "{shell}");
+        assert!(!script.contains("internal-compile"), "{shell} offers what only the host calls");
     }
 }
 

@@ -8,8 +8,8 @@ fn nothing_happens_without_a_yes() {
     let place = Place::new();
     let folder = place.plugin("box", 204, "");
     insta::assert_snapshot!("install_asks", place.told(&place.run_with(&["plugin", "install", &folder], "n\n")));
-    let silent = place.run(&["plugin", "install", &folder]);
-    assert!(place.told(&silent).contains("Nothing was changed."));
+    let silent = place.told(&place.run(&["plugin", "install", &folder]));
+    assert!(silent.starts_with("exit 2") && silent.contains("nothing was changed; `--yes`"), "{silent}");
     assert!(!place.data().join("plugins/plugins.lock").exists());
     insta::assert_snapshot!("list_empty", place.told(&place.run(&["plugin", "list"])));
 }
@@ -27,6 +27,8 @@ fn install_list_info_remove() {
     let json = place.must(&["plugin", "info", "box", "--json"]);
     let detail: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!(detail["grants"], serde_json::json!(["keys"]));
+    let silent = place.told(&place.run(&["plugin", "remove", "box"]));
+    assert!(silent.starts_with("exit 2") && silent.contains("nothing was changed; `--yes`"), "{silent}");
     insta::assert_snapshot!("remove", place.told(&place.run_with(&["plugin", "remove", "box"], "y\n")));
     insta::assert_snapshot!("remove_again", place.told(&place.run(&["plugin", "remove", "box", "--yes"])));
 }
@@ -118,7 +120,12 @@ fn a_trapping_component_compiles_but_does_not_start() {
     place.must(&["plugin", "install", "--yes", &folder]);
     let server = place.serve(&[]);
     assert!(server.screen().contains("trap: does not run: "), "{}", server.screen());
-    assert_eq!((server.get("/trap"), server.get("/readyz"), server.get("/healthz")), (404, 503, 200));
+    assert_eq!((server.get("/trap"), server.get("/readyz"), server.get("/healthz")), (424, 503, 200));
+    let problem: serde_json::Value =
+        crate::support::client().get(format!("{}/trap", server.url)).send().unwrap().json().unwrap();
+    assert_eq!(problem["type"], "/-/problems/plugin-not-running");
+    assert!(problem["detail"].as_str().unwrap().contains("did not start"), "{problem}");
+    assert_eq!(server.get("/plugins/trap/trap"), 424);
     let list = place.must(&["plugin", "list"]);
     assert!(list.contains("trap  0.1.0     failed"), "{list}");
     server.stop();

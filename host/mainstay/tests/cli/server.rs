@@ -41,6 +41,50 @@ fn an_empty_folder_gets_the_packages_of_a_registry() {
 }
 
 #[test]
+fn what_was_installed_before_the_first_start_is_no_reason_to_leave_the_standard_ones_out() {
+    let place = Place::new();
+    fs::create_dir(place.path("registry")).unwrap();
+    let standard = place.plugin("can", 202, "");
+    mainstay_market::Package::write(standard.as_ref(), &place.path("registry/can.mainstay")).unwrap();
+    place.must(&["plugin", "install", "--yes", &place.plugin("box", 204, "")]);
+    let server = place.serve(&["--registry", "registry"]);
+    assert_eq!((server.get("/box"), server.get("/can")), (204, 202));
+    place.must(&["plugin", "remove", "--yes", "box"]);
+    place.must(&["plugin", "remove", "--yes", "can"]);
+    server.stop();
+    // What was removed does not come back by itself; the screen says that it could.
+    let server = place.serve(&["--registry", "registry"]);
+    assert_eq!(server.get("/can"), 404);
+    assert!(server.screen().contains("None is installed; `registry` has `can`:"), "{}", server.screen());
+    server.stop();
+}
+
+#[test]
+fn a_cut_lockfile_is_no_empty_one() {
+    let place = Place::new();
+    place.must(&["plugin", "install", "--yes", &place.plugin("box", 204, "")]);
+    let lock = place.data().join("plugins/plugins.lock");
+    let text = fs::read_to_string(&lock).unwrap();
+    fs::write(&lock, &text[..text.find("[[plugins]]").unwrap()]).unwrap();
+    let told = place.told(&place.run(&["serve", "--listen", "127.0.0.1:0", "--grpc", "off"]));
+    assert!(told.starts_with("exit 2") && told.contains("it was cut or changed"), "{told}");
+    assert!(fs::read_dir(place.data().join("plugins/box")).unwrap().next().is_some(), "its files stay");
+}
+
+#[test]
+fn traces_that_cannot_be_sent_are_told_of() {
+    let place = Place::new();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let url = format!("http://{closed}");
+    let mut server = place.serve_with(&[], &[("OTEL_EXPORTER_OTLP_ENDPOINT", &url)]);
+    assert_eq!(server.get("/nothing"), 404);
+    server.signal("-TERM");
+    assert_eq!(server.wait(), 0);
+    let errors = server.errors();
+    assert!(errors.contains("traces cannot be sent") && errors.contains(&url), "{errors}");
+}
+
+#[test]
 fn a_chosen_package_file_is_installed() {
     let place = Place::new();
     let folder = place.plugin("box", 204, "");
@@ -120,10 +164,21 @@ fn beyond_this_machine_a_token_is_needed() {
     let place = Place::new();
     let folder = place.plugin("box", 204, "");
     let everywhere = ["serve", "--listen", "0.0.0.0:0", "--grpc", "off"];
-    insta::assert_snapshot!("no_token_yet", place.told(&place.run(&everywhere)));
+    fs::create_dir(place.path("registry")).unwrap();
+    let file = place.path("registry/box.mainstay");
+    mainstay_market::Package::write(folder.as_ref(), &file).unwrap();
+    let mut first = everywhere.to_vec();
+    first.extend(["--registry", "registry"]);
+    insta::assert_snapshot!("no_token_yet", place.told(&place.run(&first)));
+    assert!(!place.data().join("plugins/plugins.lock").exists(), "nothing is installed before it is refused");
     let token = place.must(&["token", "create", "--role", "viewer", "ana"]).trim().to_string();
     let server = place.serve(&["--listen", "0.0.0.0:0", "--plugins", &folder]);
-    assert!(server.screen().contains("with a token"), "{}", server.screen());
+    let screen = server.screen();
+    let port = server.url.rsplit(':').next().unwrap();
+    for words in ["with a token", &format!("http://0.0.0.0:{port} (every address)"), "export BOX_TOKEN=TOKEN"] {
+        assert!(screen.contains(words), "{words} is missing in {screen}");
+    }
+    assert!(server.url.starts_with("http://127.0.0.1:"), "what clients here can use: {}", server.url);
     assert_eq!(server.get("/box"), 401);
     assert_eq!(server.get_with("/box", Some("mst_0_wrong")), 401);
     assert_eq!(server.get_with("/box", Some(&token)), 204);
@@ -171,7 +226,9 @@ fn a_damaged_plugin_does_not_stop_the_others() {
     let folder = fs::read_dir(place.data().join("plugins/box")).unwrap().next().unwrap().unwrap().path();
     fs::remove_file(folder.join("answer.wasm")).unwrap();
     let server = place.serve(&[]);
-    assert_eq!((server.get("/box"), server.get("/can"), server.get("/readyz")), (404, 202, 503));
+    assert_eq!((server.get("/box"), server.get("/can"), server.get("/readyz")), (424, 202, 503));
+    let problem: serde_json::Value = client().get(format!("{}/box", server.url)).send().unwrap().json().unwrap();
+    assert!(problem["detail"].as_str().unwrap().contains("`box` is damaged"), "{problem}");
     assert!(server.screen().contains("box: does not run: installed plugin `box` is damaged"), "{}", server.screen());
     assert!(place.must(&["plugin", "list"]).contains("failed"));
     // Installing it again repairs it.

@@ -127,7 +127,7 @@ impl Place {
         let manifest = format!(
             "name = \"{name}\"\nversion = \"0.1.0\"\ndescription = \"Answers for a test\"\nlicense = \"Apache-2.0\"\n\
              component = \"answer.wasm\"\nworlds = [\"mainstay:api/api@0.1.0\"]\ncapabilities = [\"keys\", \"blobs\"]\n\
-             hints = [\"export {}={{url}}/{name}\"]\n\n[[routes]]\npath = \"/{name}\"\nmethods = [\"GET\"]\nright = \
+             hints = [\"export {0}={{url}}/{name}\", \"export {0}_TOKEN={{token}}\"]\n\n[[routes]]\npath = \"/{name}\"\nmethods = [\"GET\"]\nright = \
              \"read\"\n{more}",
             name.to_uppercase()
         );
