@@ -113,10 +113,8 @@ fn poll_stream(
                 None => continue,
                 piece => piece,
             },
-            Some(Err(error)) => {
-                tracing::error!(?error, "sending a blob failed; the connection is cut");
-                return Poll::Ready(Some(Err(error.into())));
-            }
+            // Whoever made the stream has told the log.
+            Some(Err(error)) => return Poll::Ready(Some(Err(error.into()))),
         };
         let length = piece.as_ref().map_or(0, |piece| piece.len() as u64);
         *remaining_bytes = remaining_bytes.saturating_sub(length);

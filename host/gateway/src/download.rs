@@ -7,13 +7,14 @@
 
 use std::ops::Range;
 
+use futures::TryStreamExt;
 use http::header::{
     ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH,
     IF_RANGE, RANGE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
-use mainstay_base::Error;
 use mainstay_store::blobs::Blobs;
+use mainstay_store::damage::DamagedBlob;
 
 use crate::body::AnswerBody;
 use crate::problem::{self, Problem};
@@ -35,8 +36,12 @@ pub(crate) async fn send(
     asked: &HeaderMap,
     sha256: &str,
     headers: HeaderMap,
+    trace_id: String,
 ) -> Result<Response<AnswerBody>, Problem> {
-    let missing = || Error::internal(format!("the blob `{sha256}` has a name but is not there; look for disk damage"));
+    let missing = || {
+        let what = "it has a name, but nothing is known of its bytes".to_owned();
+        DamagedBlob { sha256: sha256.to_owned(), what }.error()
+    };
     let info = blobs.stat(sha256)?.ok_or_else(missing)?;
     let etag = format!("\"{sha256}\"");
     let decision = decide(method, asked, &etag, info.size_bytes);
@@ -71,6 +76,9 @@ pub(crate) async fn send(
     response.headers_mut().insert(CONTENT_LENGTH, length.into());
     if *method != Method::HEAD && length > 0 {
         let (_, stream) = blobs.get(sha256, range).await?;
+        let stream = stream.inspect_err(move |error| {
+            tracing::error!(?error, trace_id, "sending a blob failed; the connection is cut");
+        });
         *response.body_mut() = AnswerBody::stream(stream, length);
     }
     Ok(response)

@@ -233,7 +233,9 @@ impl Admitted<'_> {
             }
             HttpReply::Send { sha256, headers } => {
                 let headers = plugin_headers(headers);
-                download::send(&self.shared.blobs, &self.parts.method, &self.parts.headers, &sha256, headers).await
+                let trace_id = self.trace.trace_id_hex();
+                download::send(&self.shared.blobs, &self.parts.method, &self.parts.headers, &sha256, headers, trace_id)
+                    .await
             }
             // `call` has taken care of it.
             HttpReply::Receive { .. } => Err(Problem::new(&problem::PLUGIN_FAULT, "the plugin asked for a body twice")),

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::{Response, StatusCode};
 use mainstay_base::{Error, ErrorKind};
+use mainstay_store::damage::DamagedBlob;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -62,6 +63,8 @@ kinds! {
         "Send it without long pauses.";
     CONFLICT = "conflict" 409 "RESOURCE_CONFLICT" "Something else is there already, or has changed"
         "Read again, then decide.";
+    DAMAGED_BLOB = "damaged-blob" 410 "DATA_LOSS" "The stored bytes are missing or damaged"
+        "Asking again does not help. Store the same content again, or restore the blob that the detail names from a backup.";
     PRECONDITION = "precondition-failed" 412 "INVALID_STATE" "What is there is not what the request expects"
         "Read again and use its `ETag`.";
     TOO_LARGE = "body-too-large" 413 "INVALID_PARAMETER_VALUE" "The body is too large"
@@ -123,11 +126,18 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     code: &'static str,
     headers: Vec<(HeaderName, HeaderValue)>,
+    /// For the log alone, written once, where the trace id is known.
+    cause: Option<Box<Error>>,
 }
 
 impl Problem {
     pub(crate) fn new(kind: &'static Kind, detail: impl Into<String>) -> Problem {
-        Problem { kind, status: kind.status, detail: detail.into(), code: kind.code, headers: Vec::new() }
+        Problem { kind, status: kind.status, detail: detail.into(), code: kind.code, headers: Vec::new(), cause: None }
+    }
+
+    fn because(mut self, error: Error) -> Problem {
+        self.cause = Some(Box::new(error));
+        self
     }
 
     /// A more exact word than the kind's.
@@ -148,6 +158,10 @@ impl Problem {
     }
 
     pub(crate) fn into_response(self, plugin: Option<&str>, trace_id: Option<String>) -> Response<AnswerBody> {
+        if let Some(error) = self.cause {
+            let trace_id = trace_id.as_deref().unwrap_or("none");
+            tracing::error!(?error, trace_id, plugin = plugin.unwrap_or("none"), "an operation failed");
+        }
         let document = ProblemDocument {
             kind: format!("/-/problems/{}", self.kind.slug),
             title: self.kind.title.to_owned(),
@@ -174,11 +188,13 @@ impl Problem {
 impl From<Error> for Problem {
     /// A failure of the host's own operations.
     fn from(error: Error) -> Problem {
+        if DamagedBlob::of(&error).is_some() {
+            return Problem::new(&DAMAGED_BLOB, error.message()).because(error);
+        }
         let kind = kind_of(error.kind());
         match error.kind() {
             ErrorKind::Internal | ErrorKind::Other => {
-                tracing::error!(?error, "an operation failed");
-                Problem::new(kind, "the host failed; its log has the reason under this trace id")
+                Problem::new(kind, "the host failed; its log has the reason under this trace id").because(error)
             }
             ErrorKind::Unavailable => Problem::new(kind, error.message()).retry_after(Duration::from_secs(1)),
             _ => Problem::new(kind, error.message()),

@@ -197,6 +197,9 @@ pub enum RoleName {
 /// Look at the data folder.
 #[derive(Debug, Args)]
 pub struct Doctor {
+    /// Read every blob and compare it with its digest, not only its length
+    #[arg(long)]
+    pub deep: bool,
     /// Print JSON
     #[arg(long)]
     pub json: bool,

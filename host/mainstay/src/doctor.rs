@@ -1,16 +1,19 @@
 //! `mainstay doctor`: looks at a data folder and says what is wrong with it and what to do.
 //!
 //! Owns the list of checks. Each answers ok, warn or fail, what it found, and the remedy. Separate because it must work when
-//! nothing else does. While a server uses the folder, the checks that would disturb it are skipped and say so. Bounded: every
-//! check reads what its room reads at start, and writes at most a megabyte of its own. A check that fails does not end the
+//! nothing else does. While a server uses the folder, the checks that would disturb it are skipped and say so. Bounded: the
+//! checks of log and store read all of both, that of blobs asks for the length of each (and reads them with `--deep`), the
+//! others read what their rooms read at start; none writes more than a megabyte of its own. A check that fails does not end the
 //! others.
 
 use crate::data_folder::{self, DataFolder, Opened};
 use crate::exit::Exit;
 use crate::settings::Settings;
-use mainstay_base::{Disk, Error, RealDisk, Result};
+use crate::token_commands::block_on;
+use mainstay_base::{Disk, Error, RealDisk, Result, SystemClock};
 use mainstay_log::{Log, LogOptions};
 use mainstay_store::Store;
+use mainstay_store::blobs::{BlobBackend, Blobs};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::Write;
@@ -68,8 +71,8 @@ fn fail(found: impl Into<String>, remedy: impl Into<String>) -> Result<Answer> {
     Ok(Answer { state: State::Fail, found: found.into(), remedy: Some(remedy.into()) })
 }
 
-/// Run every check.
-pub fn examine(settings: &Settings) -> Vec<Finding> {
+/// Run every check; `deep` reads the blobs too.
+pub fn examine(settings: &Settings, deep: bool) -> Vec<Finding> {
     let mut report = Vec::new();
     let path = &settings.data;
     if !path.exists() {
@@ -94,10 +97,12 @@ pub fn examine(settings: &Settings) -> Vec<Finding> {
         Some(folder) => {
             add(&mut report, "log", || log(path));
             add(&mut report, "store", || store(settings, folder));
+            add(&mut report, "blobs", || blobs(settings, folder, deep));
         }
         None if is_held => {
             add(&mut report, "log", || ok("skipped: the server has it open"));
             add(&mut report, "store", || ok("skipped: the server has it open"));
+            add(&mut report, "blobs", || ok("skipped: the server has it open"));
         }
         None => {}
     }
@@ -214,13 +219,42 @@ fn log(path: &Path) -> Result<Answer> {
     }
 }
 
+/// Opens as the server would, then reads every value against its checksum.
 fn store(settings: &Settings, folder: &DataFolder) -> Result<Answer> {
     let start = Instant::now();
     let store = Store::open(settings.store(folder.engine()))?;
     let opened = start.elapsed();
     let sequence = store.sequence();
+    let verified = store.verify();
+    let closed = store.close();
+    // What was found comes first: a damaged store may not close either.
+    let entries = verified?;
+    closed?;
+    ok(format!("opens in {:.0} ms at commit {sequence}; {entries} entries match their checksums", milliseconds(opened)))
+}
+
+/// Every blob that is recorded is there and has its length; with `deep`, its digest too.
+fn blobs(settings: &Settings, folder: &DataFolder, deep: bool) -> Result<Answer> {
+    let place = folder.path().join("blobs");
+    let store = Store::open(settings.store(folder.engine()))?;
+    let backend = BlobBackend::Local { folder: place.clone() };
+    let blobs = Blobs::open(store.clone(), backend, Arc::new(SystemClock::default()), settings.blob_grace)?;
+    let report = block_on(blobs.check(deep))?;
+    drop(blobs);
     store.close()?;
-    ok(format!("opens in {:.0} ms at commit {sequence}", milliseconds(opened)))
+    let report = report?;
+    let read = if deep { "read and have their digests" } else { "are there with their lengths; `--deep` reads them" };
+    if report.damaged == 0 {
+        return ok(format!("{} blobs of {} MiB {read}", report.blobs, report.bytes >> 20));
+    }
+    let mut found = format!("{} of {} blobs are damaged:", report.damaged, report.blobs);
+    for blob in &report.named {
+        found.push_str(&format!("\n{}: {}", blob.sha256, blob.what));
+    }
+    fail(
+        found,
+        format!("store the same content again, or restore these files below `{}` from a backup", place.display()),
+    )
 }
 
 fn plugins(path: &Path) -> Result<Answer> {

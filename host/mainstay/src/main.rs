@@ -84,16 +84,16 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Plugin { command } => plugin_commands::run(&settings, command),
         Command::Token { command } => token_commands::run(&settings, command),
         Command::Blobs { command } => token_commands::run_blobs(&settings, &command),
-        Command::Doctor(options) => examine(&settings, options.json),
+        Command::Doctor(options) => examine(&settings, &options),
         Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),
     };
     drop(telemetry);
     exit
 }
 
-fn examine(settings: &Settings, json: bool) -> Result<Exit, Failure> {
-    let report = doctor::examine(settings);
-    match json {
+fn examine(settings: &Settings, options: &cli::Doctor) -> Result<Exit, Failure> {
+    let report = doctor::examine(settings, options.deep);
+    match options.json {
         true => {
             let text = serde_json::to_string_pretty(&report);
             say!("{}", text.map_err(|error| mainstay_base::Error::internal(error.to_string()))?);

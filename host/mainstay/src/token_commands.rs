@@ -118,7 +118,7 @@ fn sweep(settings: &Settings, folder: &DataFolder) -> Result<BlobSweep> {
     Ok(BlobSweep { examined: report.examined, removed: report.removed, freed_bytes: report.removed_bytes })
 }
 
-fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
+pub(crate) fn block_on<T>(work: impl Future<Output = T>) -> Result<T> {
     let threads = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -113,9 +113,15 @@ async fn an_exporter_joins_the_traces_and_the_log_has_what_clients_do_not_see() 
     let trace_id = EXPORTED.trace_id_hex();
     assert_eq!(reply.header("traceresponse"), Some(EXPORTED.to_string().as_str()));
     assert_eq!(reply.json()["trace_id"], trace_id.as_str());
-    server.get("/version").await;
+    let digest = server.blobs.put_bytes("bytes".into()).await.unwrap().sha256;
+    server.damage(&digest);
+    let damaged = server.get(&format!("/blob/{digest}")).await;
+    assert_eq!(damaged.status, 410);
     assert_eq!(*exporter.parents.lock(), [TraceContext::parse(parent), None]);
     let log = String::from_utf8(lines.0.lock().clone()).unwrap();
     let trap = log.lines().find(|line| line.contains("a plugin trapped")).unwrap_or_else(|| panic!("{log}"));
     assert!(trap.contains("secret backtrace") && trap.contains(&trace_id), "{trap}");
+    let told: Vec<&str> = log.lines().filter(|line| line.contains(&digest) && !line.contains("DEBUG")).collect();
+    let trace_id = damaged.json()["trace_id"].as_str().unwrap().to_owned();
+    assert!(matches!(told[..], [once] if once.contains("ERROR") && once.contains(&trace_id)), "{told:?}");
 }

@@ -153,6 +153,55 @@ fn doctor_names_what_is_wrong() {
     assert!(found.contains("has format 7, this host reads 1"), "{found}");
 }
 
+/// Two blobs of five bytes, and where they lie.
+fn store_blobs(data: &std::path::Path) -> (std::path::PathBuf, std::path::PathBuf) {
+    use mainstay_store::blobs::{BlobBackend, Blobs};
+    let store = mainstay_store::Store::open(mainstay_store::StoreOptions::new(data.join("store"))).unwrap();
+    let backend = BlobBackend::Local { folder: data.join("blobs") };
+    let clock = std::sync::Arc::new(mainstay_base::SystemClock::default());
+    let blobs = Blobs::open(store.clone(), backend, clock, std::time::Duration::from_secs(60)).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let put = |bytes: &'static str| {
+        let sha256 = runtime.block_on(blobs.put_bytes(bytes.into())).unwrap().sha256;
+        data.join("blobs/sha256").join(&sha256[..2]).join(sha256)
+    };
+    (put("right"), put("there"))
+}
+
+/// A bit that rotted in the index, and a blob that is gone or changed, are found and named.
+#[test]
+fn a_damaged_index_and_damaged_blobs_are_found() {
+    let place = Place::new();
+    place.must(&["token", "create", "--role", "admin", "ana"]);
+    for check in ["store", "blobs"] {
+        let (state, found, _) = diagnosis(&place, check);
+        assert_eq!(state, "ok", "{found}");
+    }
+    assert!(place.must(&["doctor", "--deep"]).contains("read and have their digests"));
+
+    let (rotten, gone) = store_blobs(&place.data());
+    fs::remove_file(&gone).unwrap();
+    let (state, found, code) = diagnosis(&place, "blobs");
+    assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
+    let digest = gone.file_name().unwrap().to_str().unwrap();
+    assert!(found.contains("1 of 2 blobs") && found.contains(digest) && found.contains("missing"), "{found}");
+    fs::write(&rotten, "other").unwrap();
+    let deep = String::from_utf8(place.run(&["doctor", "--deep"]).stdout).unwrap();
+    assert!(deep.contains("2 of 2 blobs") && deep.contains(rotten.file_name().unwrap().to_str().unwrap()), "{deep}");
+
+    let index = place.data().join("store/ordered.redb");
+    let mut bytes = fs::read(&index).unwrap();
+    let rotten: Vec<usize> = (0..bytes.len() - 3).filter(|&at| &bytes[at..at + 3] == b"ana").collect();
+    assert!(!rotten.is_empty());
+    for at in rotten {
+        bytes[at] ^= 1;
+    }
+    fs::write(&index, bytes).unwrap();
+    let (state, found, code) = diagnosis(&place, "store");
+    assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
+    assert!(found.contains("damaged"), "{found}");
+}
+
 #[test]
 fn a_damaged_log_is_found() {
     let place = Place::new();
