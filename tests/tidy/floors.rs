@@ -6,9 +6,9 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// Every room, from the ground up. A room that is not here has no place yet: give it one, below everything that needs it.
 const FLOORS: &[&[&str]] = &[
     &["mainstay-base"],
-    &["mainstay-log", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
-    &["mainstay-store"],
-    &["mainstay-directory"],
+    &["mainstay-log", "mainstay-arrays", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
+    &["mainstay-store", "mainstay-statistics", "mainstay-models"],
+    &["mainstay-directory", "mainstay-kernels"],
     &["mainstay-interfaces"],
     &["mainstay-gateway"],
     &["mainstay"],
@@ -17,7 +17,15 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// What stores, schedules, computes and moves. Knows nothing of components.
-const MECHANISMS: &[&str] = &["mainstay-log", "mainstay-store", "mainstay-directory"];
+const MECHANISMS: &[&str] = &[
+    "mainstay-log",
+    "mainstay-store",
+    "mainstay-directory",
+    "mainstay-arrays",
+    "mainstay-statistics",
+    "mainstay-models",
+    "mainstay-kernels",
+];
 /// What runs components. Knows nothing of mechanisms.
 const COMPONENTS: &[&str] = &["mainstay-runtime", "mainstay-bindings"];
 /// The one room that sees both, and what stands above the house and wires or tests it.
