@@ -7,17 +7,22 @@
 
 mod cargo;
 mod demo;
+mod fuzz;
+mod model_cases;
+mod numeric_cases;
 mod place;
 mod plugins;
 mod python;
 mod say;
 mod server;
 mod test;
+mod tree_shap_cases;
 mod wasm;
 
 use anyhow::{Context, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use place::Place;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 /// The tools of this repository.
@@ -58,8 +63,39 @@ enum Task {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Hostile bytes for every importer, guided by coverage.
+    Fuzz {
+        /// How long for each target, in seconds.
+        #[arg(long, default_value_t = 300)]
+        seconds: u32,
+        /// Only this target.
+        target: Option<String>,
+    },
+    /// Run folders of reference models through the real importers. Ends with one line: `N passed, N failed`.
+    ModelCases {
+        /// A folder of reference models, or a folder of such folders.
+        dir: std::path::PathBuf,
+        /// What computes.
+        #[arg(long, value_parser = ["cpu"], default_value = "cpu")]
+        path: String,
+    },
     /// Generate the references under docs/reference again.
     Docs,
+    /// Run a folder of numeric cases through the real functions. Ends with one line: `N passed, N failed`.
+    NumericCases {
+        /// Folder with `cases.json`.
+        folder: PathBuf,
+        /// Which implementation.
+        #[arg(long, value_enum, default_value = "cpu")]
+        path: ComputePath,
+    },
+}
+
+/// An implementation of the numeric functions.
+#[derive(Clone, Copy, ValueEnum)]
+enum ComputePath {
+    /// On the processor.
+    Cpu,
 }
 
 #[derive(Args)]
@@ -90,7 +126,10 @@ fn run(line: &Line) -> Result<bool> {
         Task::Build(args) => build(&place, line.allow_rustup, args.release).map(|_| true),
         Task::Plugins => plugins::build(&place, line.allow_rustup).map(|_| true),
         Task::Bench { release, arguments } => bench(&place, line.allow_rustup, *release, arguments).map(|()| true),
+        Task::Fuzz { seconds, target } => Ok(fuzz::run(&place, *seconds, target.as_deref())?.is_empty()),
+        Task::ModelCases { dir, path: _ } => model_cases::run(dir),
         Task::Docs => docs(&place).map(|()| true),
+        Task::NumericCases { folder, path: ComputePath::Cpu } => numeric_cases::run(folder),
     }
 }
 

@@ -5,7 +5,7 @@
 //! only what needs a binary that does not build is left out, and counts as failed.
 
 use crate::place::Place;
-use crate::{cargo, plugins, python, say};
+use crate::{cargo, fuzz, plugins, python, say};
 use anyhow::{Context, Result};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{Command, Stdio};
@@ -18,9 +18,14 @@ pub enum Stage {
     Rust,
     /// Build, lints and native tests of the plugins.
     Plugins,
+    /// Hostile bytes for every importer, for a few seconds.
+    Fuzz,
     /// The real client against the real binary.
     Conformance,
 }
+
+/// How long each fuzz target runs in the tests.
+const FUZZ_SECONDS: u32 = 5;
 
 #[derive(Default)]
 struct Count {
@@ -41,6 +46,9 @@ pub fn run(place: &Place, allow_rustup: bool, only: Option<Stage>) -> Result<boo
     if runs(Stage::Plugins) {
         native_plugins(place, &mut count);
     }
+    if runs(Stage::Fuzz) {
+        count.check("fuzz", fuzz::run(place, FUZZ_SECONDS, None).and_then(unbroken));
+    }
     if runs(Stage::Conformance) {
         let outcome =
             if built { conformance(place, &mut count) } else { Err(anyhow::anyhow!("the plugins do not build")) };
@@ -51,6 +59,13 @@ pub fn run(place: &Place, allow_rustup: bool, only: Option<Stage>) -> Result<boo
     say::step(&format!("Tested in {}", say::seconds(started.elapsed())));
     println!("{} passed, {} failed", count.passed, count.failed);
     Ok(count.failed == 0)
+}
+
+fn unbroken(broken: Vec<&str>) -> Result<()> {
+    match broken[..] {
+        [] => Ok(()),
+        _ => Err(anyhow::anyhow!("broken: {}", broken.join(", "))),
+    }
 }
 
 impl Count {

@@ -1,6 +1,6 @@
 //! Generated bindings for the worlds, and nothing else.
 //!
-//! Owns the `bindgen!` of world `api` over the packages in `wit/`, and the one type that the generated host traits need to
+//! Owns the `bindgen!` of all worlds over the packages in `wit/`, and the one type that the generated host traits need to
 //! name: [`Failure`], what a host function may answer instead of a result. Separate because the macro's output is slow to
 //! compile and changes only with the contract.
 //!
@@ -12,13 +12,24 @@
 use mainstay_base::ErrorKind;
 
 wasmtime::component::bindgen!({
-    world: "mainstay:api/api",
-    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/api"],
+    // Every world at once: what two of them share is generated once, and a component is asked which it exports.
+    inline: "
+        package mainstay:house;
+        world house {
+            include mainstay:api/api@0.1.0;
+            include mainstay:transform/transform@0.1.0;
+        }
+    ",
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
     imports: {
-        // What waits for a disk; everything else answers from memory or a short read.
+        // What waits for a disk or for the batcher; everything else answers from memory or a short read.
         "mainstay:host/keys.[static]transaction.commit": async | trappable,
         "mainstay:host/blobs.put": async | trappable,
         "mainstay:host/blobs.read": async | trappable,
+        "mainstay:numeric/stats": async | trappable,
+        "mainstay:numeric/models.[static]model.load": async | trappable,
+        "mainstay:numeric/models.[method]model.predict": async | trappable,
+        "mainstay:numeric/models.[method]model.explain": async | trappable,
         default: trappable,
     },
     exports: { default: async },

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use mainstay_base::SystemClock;
 use mainstay_directory::Directory;
 use mainstay_interfaces::{CAPABILITIES, ComponentSource, HostOptions, HttpRequest, PluginHost, PluginSpec, Services};
+use mainstay_kernels::Kernels;
 use mainstay_runtime::{
     BoxFuture, CallContext, Capability, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions,
     Grants, HostData, Limits, Refusal, World,
@@ -215,8 +216,9 @@ fn measure_plugin(component: &str, path: &str) {
     let store = mainstay_store::Store::in_memory();
     let backend = BlobBackend::Local { folder: folder.clone() };
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), Duration::from_secs(86_400)).unwrap();
-    let directory = Directory::new(store.clone(), Vec::new(), clock).unwrap();
-    let host = PluginHost::new(Services::new(store, blobs, directory), HostOptions::for_tests()).unwrap();
+    let directory = Directory::new(store.clone(), Vec::new(), clock.clone()).unwrap();
+    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock).unwrap();
+    let host = PluginHost::new(Services::new(store, blobs, directory, kernels), HostOptions::for_tests()).unwrap();
     for reuse in [false, true] {
         let source = ComponentSource::File(component.into());
         let grants = CAPABILITIES.iter().map(|(name, _)| (*name).to_owned()).collect();

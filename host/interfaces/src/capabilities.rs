@@ -27,8 +27,22 @@ pub const DIRECTORY_WRITE: Capability = Capability {
     allows: "create and change subjects and versions of its own, connect them, and move their pointers",
 };
 
+/// Computing on columns that the host holds.
+pub const ARRAYS: Capability = Capability {
+    bit: 5,
+    name: "arrays",
+    allows: "compute on columns that the host holds, without seeing their values",
+};
+/// Reading the values of columns.
+pub const ARRAYS_READ: Capability =
+    Capability { bit: 6, name: "arrays.read", allows: "read the values of columns that the host holds" };
+/// Loading models and applying them.
+pub const MODELS: Capability =
+    Capability { bit: 7, name: "models", allows: "load models from its blobs and apply them to columns" };
+
 /// All of them.
-pub const REGISTERED: &[Capability] = &[KEYS, INDEX, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE];
+pub const REGISTERED: &[Capability] =
+    &[KEYS, INDEX, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, ARRAYS, ARRAYS_READ, MODELS];
 
 /// Names and what they allow, for manifests, prompts and references.
 pub const CAPABILITIES: &[(&str, &str)] = &{

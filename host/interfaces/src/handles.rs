@@ -41,7 +41,8 @@ impl<T> Handles<T> {
     }
 
     fn place(&self, number: u32) -> Result<usize> {
-        self.live.iter().rposition(|(live, _)| *live == number).ok_or_else(|| {
+        // Numbers only grow, so the list is in order.
+        self.live.binary_search_by_key(&number, |(live, _)| *live).map_err(|_| {
             Error::invalid(format!(
                 "this {} belongs to an earlier call or was used up; handles die with their call",
                 self.what

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capabilities;
+pub mod graphs;
 mod handles;
 pub mod imports;
 mod message;
@@ -23,6 +24,8 @@ pub mod telemetry;
 pub mod worlds;
 
 pub use capabilities::CAPABILITIES;
+pub use imports::batches::TransformBatch;
+pub use mainstay_arrays::{Column, Frame};
 pub use mainstay_runtime::{
     CallError, CallResult, CompileIn, CompileLimits, Deadline, EngineOptions, Limits, Stats, compile, status_of,
 };

@@ -8,8 +8,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
 
+use mainstay_arrays::{Budget, Frame};
 use mainstay_base::{Error, Result};
-use mainstay_bindings::ApiPre;
 use mainstay_runtime::compile::COMPONENT_BYTES_MAX;
 use mainstay_runtime::{
     CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits, Stats,
@@ -18,17 +18,18 @@ use mainstay_runtime::{
 use mainstay_store::Space;
 use mainstay_store::blobs::BlobInfo;
 use parking_lot::Mutex;
+use sha2::{Digest, Sha256};
 use wasmtime::component::Linker;
 
 use crate::capabilities::REGISTERED;
 use crate::imports;
+use crate::imports::batches::TransformBatch;
 use crate::message::{HttpReply, HttpRequest};
 use crate::services::Services;
 use crate::spec::{ComponentSource, PluginSpec};
 use crate::state::{PluginFacts, State};
 use crate::telemetry::{Telemetry, TelemetryCollector};
-use crate::worlds::api::{self, ApiWorld};
-use crate::worlds::{self, API};
+use crate::worlds::{self, Entrances, api, transform};
 
 /// How plugins are run.
 #[derive(Clone)]
@@ -89,31 +90,36 @@ impl PluginHost {
         check_name(&spec.name)?;
         spec.limits.validate()?;
         let grants = Grants::from_names(REGISTERED, &spec.grants)?;
-        let component = match &spec.component {
-            ComponentSource::Bytes(bytes) => inner.compiler.component(bytes)?,
+        let (component, sha256) = match &spec.component {
+            ComponentSource::Bytes(bytes) => (inner.compiler.component(bytes)?, digest(bytes)),
             ComponentSource::File(path) => {
                 let doing = |error| Error::io("read the component", path, error);
                 let mut bytes = Vec::new();
                 // One byte more than the most, so that a longer file is told from one that fits.
                 let file = std::fs::File::open(path).map_err(doing)?;
                 file.take(COMPONENT_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(doing)?;
-                inner.compiler.component(&bytes)?
+                (inner.compiler.component(&bytes)?, digest(&bytes))
             }
         };
-        inspect(inner.engine.wasmtime(), &component, API)?;
-        let pre = inner.linker.instantiate_pre(&component).map_err(|error| explain_link_error(&error, API))?;
-        let pre = ApiPre::new(pre).map_err(|error| explain_link_error(&error, API))?;
+        let contracts = spec.worlds.iter().map(|world| worlds::contract(world)).collect::<Result<Vec<_>>>()?;
+        let first = *contracts.first().ok_or_else(|| Error::invalid("it names no world; add one to `worlds`"))?;
+        contracts.iter().try_for_each(|contract| inspect(inner.engine.wasmtime(), &component, contract))?;
+        let pre = inner.linker.instantiate_pre(&component).map_err(|error| explain_link_error(&error, first))?;
+        let entrances = Entrances::new(pre, &contracts).map_err(|error| explain_link_error(&error, first))?;
         let name: Arc<str> = spec.name.as_str().into();
         let options = ComponentOptions { plugin: name.clone(), grants, limits: spec.limits.clone(), reuse: spec.reuse };
         let plugin = Arc::new(Plugin {
             version: spec.version.clone(),
-            component: Component::new(&inner.engine, ApiWorld(pre), options),
+            component_sha256: sha256,
+            component: Component::new(&inner.engine, entrances, options),
             facts: Arc::new(PluginFacts {
                 space: Space::plugin(&spec.name),
                 name,
                 services: inner.services.clone(),
                 config_json: spec.config_json.clone(),
                 telemetry: inner.telemetry.clone(),
+                caller: inner.services.kernels.caller(&spec.name)?,
+                budget: Budget::new(&format!("the plugin `{}`", spec.name), spec.limits.array_bytes),
             }),
         });
         let mut plugins = inner.plugins.lock();
@@ -152,6 +158,10 @@ impl Inner {
     }
 }
 
+fn digest(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
 fn check_name(name: &str) -> Result<()> {
     let starts_well = name.bytes().next().is_some_and(|first| first.is_ascii_lowercase());
     let is_good = |byte: u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
@@ -167,7 +177,8 @@ fn check_name(name: &str) -> Result<()> {
 /// A loaded plugin.
 pub struct Plugin {
     version: String,
-    component: Arc<Component<ApiWorld>>,
+    component_sha256: String,
+    component: Arc<Component<Entrances>>,
     facts: Arc<PluginFacts>,
 }
 
@@ -180,6 +191,11 @@ impl Plugin {
     /// Its version.
     pub fn version(&self) -> &str {
         &self.version
+    }
+
+    /// SHA-256 of its component, in lowercase hexadecimal.
+    pub fn component_sha256(&self) -> &str {
+        &self.component_sha256
     }
 
     /// Its limits.
@@ -196,25 +212,42 @@ impl Plugin {
     pub async fn start(&self, previous: Option<String>) -> CallResult<()> {
         let make = self.state(String::new());
         let limits = Some(self.limits().for_start());
-        self.component.call(limits, make, |store, api| Box::pin(api::start(store, api, previous))).await
+        self.component.call(limits, make, |store, all| Box::pin(worlds::start(store, all, previous))).await
     }
 
     /// Answer a request.
     pub async fn handle(&self, request: HttpRequest) -> CallResult<HttpReply> {
         let make = self.state(request.trace_id.clone());
-        self.component.call(None, make, |store, api| Box::pin(api::handle(store, api, request))).await
+        self.component.call(None, make, |store, all| Box::pin(api::handle(store, all, request))).await
     }
 
     /// The same on the calling task: for callers on [`PluginHost::threads`].
     pub async fn handle_here(&self, request: HttpRequest) -> CallResult<HttpReply> {
         let make = self.state(request.trace_id.clone());
-        self.component.call_here(None, make, |store, api| Box::pin(api::handle(store, api, request))).await
+        self.component.call_here(None, make, |store, all| Box::pin(api::handle(store, all, request))).await
     }
 
     /// Answer a request whose body has been stored, after the plugin asked for it with [`HttpReply::Receive`].
     pub async fn received(&self, request: HttpRequest, blob: BlobInfo) -> CallResult<HttpReply> {
         let make = self.state(request.trace_id.clone());
-        self.component.call(None, make, |store, api| Box::pin(api::received(store, api, request, blob))).await
+        self.component.call(None, make, |store, all| Box::pin(api::received(store, all, request, blob))).await
+    }
+
+    /// Whether these settings of a node are ones that it can work with.
+    pub async fn check_settings(&self, settings: String) -> CallResult<()> {
+        let make = self.state(String::new());
+        self.component.call(None, make, |store, all| Box::pin(transform::check(store, all, settings))).await
+    }
+
+    /// Change a batch.
+    pub async fn transform(&self, batch: TransformBatch) -> CallResult<Frame> {
+        let make = self.state(batch.trace_id.clone());
+        self.component.call(None, make, |store, all| Box::pin(transform::transform(store, all, batch))).await
+    }
+
+    /// Bytes of columns that its calls hold at this moment.
+    pub fn array_bytes(&self) -> usize {
+        self.facts.budget.used_bytes()
     }
 
     fn state(&self, trace_id: String) -> impl FnOnce(mainstay_runtime::CallContext) -> State + Send + use<> {

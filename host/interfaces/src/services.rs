@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use mainstay_base::{Clock, OsRandom, Random, SystemClock};
 use mainstay_directory::Directory;
+use mainstay_kernels::Kernels;
 use mainstay_store::Store;
 use mainstay_store::blobs::Blobs;
 
@@ -16,6 +17,8 @@ pub struct Services {
     pub blobs: Blobs,
     /// What plugins share.
     pub directory: Directory,
+    /// Statistics and models.
+    pub kernels: Kernels,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -24,8 +27,8 @@ pub struct Services {
 
 impl Services {
     /// With the machine's own clock and random numbers; tests and replays replace those fields.
-    pub fn new(store: Store, blobs: Blobs, directory: Directory) -> Services {
+    pub fn new(store: Store, blobs: Blobs, directory: Directory, kernels: Kernels) -> Services {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(OsRandom));
-        Services { store, blobs, directory, clock, random }
+        Services { store, blobs, directory, kernels, clock, random }
     }
 }

@@ -31,10 +31,12 @@ pub struct PluginSpec {
     pub reuse: bool,
     /// Its validated configuration, one JSON object.
     pub config_json: String,
+    /// The worlds that its component exports, with versions.
+    pub worlds: Vec<String>,
 }
 
 impl PluginSpec {
-    /// A plugin without rights, with default limits and an empty configuration.
+    /// A plugin of the world `api` without rights, with default limits and an empty configuration.
     pub fn new(name: impl Into<String>, version: impl Into<String>, component: ComponentSource) -> PluginSpec {
         PluginSpec {
             name: name.into(),
@@ -44,6 +46,7 @@ impl PluginSpec {
             limits: Limits::default(),
             reuse: false,
             config_json: "{}".to_owned(),
+            worlds: vec![crate::worlds::API.world.to_owned()],
         }
     }
 }

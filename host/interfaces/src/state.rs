@@ -5,13 +5,18 @@
 
 use std::sync::Arc;
 
+use mainstay_arrays::{Budget, Column, Frame};
 use mainstay_base::Result;
 use mainstay_bindings::Failure;
+use mainstay_kernels::{Caller, Loaded};
 use mainstay_runtime::{CallContext, Capability, HostData, HostTime, Refusal};
 use mainstay_store::{Space, Transaction, View};
 
 use crate::handles::Handles;
+use crate::imports::arrays::{COLUMNS_MAX, FRAMES_MAX};
+use crate::imports::batches::{BATCHES_MAX, TransformBatch};
 use crate::imports::http::Reply;
+use crate::imports::models::MODELS_MAX;
 use crate::message::HttpRequest;
 use crate::services::Services;
 use crate::telemetry::Telemetry;
@@ -28,6 +33,10 @@ pub(crate) struct PluginFacts {
     pub(crate) space: Space,
     pub(crate) config_json: String,
     pub(crate) telemetry: Arc<Telemetry>,
+    /// What all its calls hold together.
+    pub(crate) budget: Arc<Budget>,
+    /// In whose name numeric work is asked for.
+    pub(crate) caller: Caller,
 }
 
 /// The data of a store while it serves a call.
@@ -38,6 +47,10 @@ pub struct State {
     pub(crate) transactions: Handles<Transaction>,
     pub(crate) requests: Handles<Arc<HttpRequest>>,
     pub(crate) replies: Handles<Reply>,
+    pub(crate) columns: Handles<Column>,
+    pub(crate) frames: Handles<Frame>,
+    pub(crate) batches: Handles<TransformBatch>,
+    pub(crate) models: Handles<Arc<Loaded>>,
     pub(crate) trace_id: String,
     pub(crate) log_bytes: usize,
     /// Bytes written to all replies of this call, dropped ones included.
@@ -53,6 +66,10 @@ impl State {
             transactions: Handles::new("transaction", TRANSACTIONS_MAX),
             requests: Handles::new("request", MESSAGES_MAX),
             replies: Handles::new("reply", MESSAGES_MAX),
+            columns: Handles::new("column", COLUMNS_MAX),
+            frames: Handles::new("frame", FRAMES_MAX),
+            batches: Handles::new("batch", BATCHES_MAX),
+            models: Handles::new("model", MODELS_MAX),
             trace_id,
             log_bytes: 0,
             output_bytes: 0,
@@ -98,5 +115,9 @@ impl HostData for State {
         self.transactions.continue_from(&before.transactions);
         self.requests.continue_from(&before.requests);
         self.replies.continue_from(&before.replies);
+        self.columns.continue_from(&before.columns);
+        self.frames.continue_from(&before.frames);
+        self.batches.continue_from(&before.batches);
+        self.models.continue_from(&before.models);
     }
 }

@@ -54,6 +54,12 @@ pub enum Command {
         #[command(subcommand)]
         command: TokenCommand,
     },
+    /// Look at a model's file and apply it, without a server
+    Model {
+        /// What to do with it.
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
     /// Look at the data folder and say what is wrong with it and what to do
     Doctor(Doctor),
     /// Look after stored blobs
@@ -192,6 +198,45 @@ pub enum RoleName {
     Editor,
     /// Read, write, and administer plugins.
     Admin,
+}
+
+/// What to do with a model.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Say what is in a file: XGBoost JSON or UBJSON, LightGBM text, ONNX
+    Inspect {
+        /// The file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Apply it to rows and print one line of answers for each
+    Predict {
+        /// The file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// CSV with a header; columns are taken by name where all features are there, else by place; empty cells are missing
+        #[arg(long, value_name = "CSV", value_hint = ValueHint::FilePath)]
+        rows: PathBuf,
+        /// What is asked of it
+        #[arg(long, value_name = "WHAT", default_value = "score")]
+        output: OutputName,
+    },
+}
+
+/// What a model is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OutputName {
+    /// What users see: probabilities, or the predicted number
+    Score,
+    /// The sum before the link function
+    Raw,
+    /// The leaf that each tree reaches
+    Leaf,
+    /// The most likely class
+    Label,
 }
 
 /// Look at the data folder.

@@ -45,6 +45,8 @@ pub struct Config {
     pub blobs: Blobs,
     /// The plugins' sandbox.
     pub sandbox: Sandbox,
+    /// Numeric work.
+    pub kernels: Kernels,
     /// Log lines.
     pub log: Log,
     /// Traces.
@@ -216,6 +218,21 @@ section! {
         /// Time for compiling one plugin, in seconds.
         #[schemars(range(min = 1, max = 3_600))]
         compile_time_s: u64 = 300,
+    }
+}
+
+section! {
+    /// Numeric work.
+    Kernels {
+        /// Threads that compute statistics, predictions and explanations; 0 = as many as processors.
+        #[schemars(range(min = 0, max = 1_024))]
+        threads: usize = 0,
+        /// Models that are kept loaded, in MiB of memory.
+        #[schemars(range(min = 1, max = 1_048_576))]
+        model_mib: usize = 1_024,
+        /// The longest that a prediction waits for others to join it while the kernel is busy, in milliseconds.
+        #[schemars(range(min = 0, max = 10_000))]
+        max_delay_ms: u64 = 5,
     }
 }
 

@@ -108,6 +108,7 @@ pub fn examine(settings: &Settings, deep: bool) -> Vec<Finding> {
     }
     add(&mut report, "plugins", || plugins(path));
     add(&mut report, "compiled plugins", || compiled(path));
+    add(&mut report, "kernels", || kernels(settings));
     add(&mut report, "addresses", || if is_held { ok("in use by the server") } else { addresses(settings) });
     report
 }
@@ -288,6 +289,17 @@ fn compiled(path: &Path) -> Result<Answer> {
         bytes += kind.len();
     }
     ok(format!("{files} files, {} KiB", bytes >> 10))
+}
+
+/// Which kernels would run on this machine, and how wide.
+fn kernels(settings: &Settings) -> Result<Answer> {
+    let models = mainstay_models::layout::instruction_sets();
+    ok(format!(
+        "on the processor with {} threads; statistics use {}, models {}",
+        settings.kernels.threads,
+        mainstay_statistics::instruction_set(),
+        models.join(", ")
+    ))
 }
 
 fn addresses(settings: &Settings) -> Result<Answer> {

@@ -11,6 +11,7 @@ mod config;
 mod data_folder;
 mod doctor;
 mod exit;
+mod model_commands;
 mod plugin_commands;
 mod plugins;
 #[cfg(test)]
@@ -84,6 +85,7 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Plugin { command } => plugin_commands::run(&settings, command),
         Command::Token { command } => token_commands::run(&settings, command),
         Command::Blobs { command } => token_commands::run_blobs(&settings, &command),
+        Command::Model { command } => model_commands::run(&command).map_err(Failure::from),
         Command::Doctor(options) => examine(&settings, &options),
         Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),
     };

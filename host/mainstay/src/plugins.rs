@@ -294,6 +294,7 @@ pub fn spec(manifest: &Manifest, component: &Arc<Vec<u8>>, grants: &[String], co
         limits,
         reuse: manifest.reuse,
         config_json: config.to_string(),
+        worlds: manifest.worlds.clone(),
     })
 }
 
@@ -304,6 +305,7 @@ fn limits(asked: &mainstay_market::Limits) -> Limits {
         call_wall_ms,
         host_calls,
         output_kib,
+        array_mib,
         log_kib,
         concurrency,
         queue,
@@ -317,6 +319,7 @@ fn limits(asked: &mainstay_market::Limits) -> Limits {
         call_wall_ms: count(call_wall_ms, usual.call_wall_ms),
         host_calls: count(host_calls, usual.host_calls),
         output_bytes: bytes(output_kib, 10, usual.output_bytes),
+        array_bytes: bytes(array_mib, 20, usual.array_bytes),
         log_bytes: bytes(log_kib, 10, usual.log_bytes),
         concurrency: bytes(concurrency, 0, usual.concurrency),
         queue: bytes(queue, 0, usual.queue),
@@ -325,14 +328,24 @@ fn limits(asked: &mainstay_market::Limits) -> Limits {
 
 /// The limits of its calls that hold, by the names of the manifest.
 pub fn limits_by_name(asked: &mainstay_market::Limits) -> BTreeMap<String, u64> {
-    let Limits { memory_bytes, call_cpu_ms, call_wall_ms, host_calls, output_bytes, log_bytes, concurrency, queue } =
-        limits(asked);
+    let Limits {
+        memory_bytes,
+        call_cpu_ms,
+        call_wall_ms,
+        host_calls,
+        output_bytes,
+        array_bytes,
+        log_bytes,
+        concurrency,
+        queue,
+    } = limits(asked);
     let all = [
         ("memory-mib", memory_bytes as u64 >> 20),
         ("call-cpu-ms", call_cpu_ms),
         ("call-wall-ms", call_wall_ms),
         ("host-calls", host_calls),
         ("output-kib", output_bytes as u64 >> 10),
+        ("array-mib", array_bytes as u64 >> 20),
         ("log-kib", log_bytes as u64 >> 10),
         ("concurrency", concurrency as u64),
         ("queue", queue as u64),

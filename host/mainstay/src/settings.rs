@@ -10,6 +10,7 @@ use mainstay_base::{Error, Result, SystemClock};
 use mainstay_directory::{Directory, Evidence, LabelEvidence, ProtectionRule};
 use mainstay_gateway::{AuthMode, GatewayLimits, GatewayOptions};
 use mainstay_interfaces::{CompileLimits, EngineOptions, Services};
+use mainstay_kernels::Kernels;
 use mainstay_store::blobs::Blobs;
 use mainstay_store::{EngineKind, Store, StoreOptions};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -39,6 +40,8 @@ pub struct Settings {
     pub sandbox: EngineOptions,
     /// What compiling may use.
     pub compile: CompileLimits,
+    /// Numeric work.
+    pub kernels: mainstay_kernels::Options,
     /// Pointers that move only with evidence.
     pub protect: Vec<ProtectionRule>,
     /// How log lines look and which appear.
@@ -81,12 +84,27 @@ impl Choice {
 impl Settings {
     /// Translate and check.
     pub fn new(config: Config, names_engine: bool) -> Result<Settings> {
-        let Config { data, plugins, registry, http, grpc, auth, store, blobs, sandbox, log, traces, shutdown, protect } =
-            config;
+        let Config {
+            data,
+            plugins,
+            registry,
+            http,
+            grpc,
+            auth,
+            store,
+            blobs,
+            sandbox,
+            kernels,
+            log,
+            traces,
+            shutdown,
+            protect,
+        } = config;
         let gateway = gateway(http, grpc, auth)?;
         let config::Store { engine, memory_mib } = store;
         let config::Blobs { grace_h } = blobs;
         let config::Sandbox { instances_max, threads, compile_memory_mib, compile_time_s } = sandbox;
+        let config::Kernels { threads: kernel_threads, model_mib, max_delay_ms } = kernels;
         let config::Shutdown { drain_s } = shutdown;
         Ok(Settings {
             data: data.map_or_else(data_folder::default_path, PathBuf::from),
@@ -101,6 +119,15 @@ impl Settings {
                 memory_bytes: compile_memory_mib * MIB as u64,
                 cpu_s: compile_time_s,
                 wall_s: compile_time_s,
+            },
+            kernels: mainstay_kernels::Options {
+                threads: if kernel_threads == 0 {
+                    mainstay_kernels::Options::default().threads
+                } else {
+                    kernel_threads
+                },
+                model_bytes: model_mib * MIB,
+                max_delay: Duration::from_millis(max_delay_ms),
             },
             protect: protect.into_iter().map(rule).collect(),
             log,
@@ -127,8 +154,9 @@ impl Settings {
     /// What plugins stand on.
     pub fn services(&self, store: &Store, blobs: &Blobs) -> Result<Services> {
         let clock = Arc::new(SystemClock::default());
-        let directory = Directory::new(store.clone(), self.protect.clone(), clock)?;
-        Ok(Services::new(store.clone(), blobs.clone(), directory))
+        let directory = Directory::new(store.clone(), self.protect.clone(), clock.clone())?;
+        let kernels = Kernels::start(&self.kernels, clock)?;
+        Ok(Services::new(store.clone(), blobs.clone(), directory, kernels))
     }
 
     /// The store's options, for a data folder made with this engine.
@@ -236,11 +264,11 @@ mod tests {
             data, plugins, registry, gateway, asked_engine, memtable_bytes_max, blob_grace, sandbox, ..
         } = &settings;
         let EngineOptions { instances, threads, .. } = sandbox;
-        let Settings { compile, protect, log, traces, drain, .. } = &settings;
+        let Settings { compile, kernels, protect, log, traces, drain, .. } = &settings;
         let store = settings.store(asked_engine.unwrap());
         format!(
             "{data:?} {plugins:?} {registry:?} {gateway:?} {memtable_bytes_max} {blob_grace:?} {instances} {threads} \
-             {compile:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
+             {compile:?} {kernels:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
             store.engine
         )
     }

@@ -19,7 +19,8 @@ pub const MANIFEST_FILE: &str = "plugin.toml";
 
 /// Names of the capabilities that a manifest may ask for. What each allows, and where it is checked, is the business of the
 /// room that answers imports; the binary's tests hold the two lists together.
-pub const CAPABILITIES: &[&str] = &["keys", "index", "blobs", "directory.read", "directory.write"];
+pub const CAPABILITIES: &[&str] =
+    &["keys", "index", "blobs", "directory.read", "directory.write", "arrays", "arrays.read", "models"];
 
 /// Paths that the host answers itself; no plugin may claim them.
 pub const RESERVED_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics"];
@@ -98,6 +99,10 @@ pub struct Limits {
     #[schemars(with = "u32", range(min = 1, max = 262_144))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub output_kib: Option<u32>,
+    /// Columns that all calls hold together in the host, in MiB.
+    #[schemars(with = "u32", range(min = 1, max = 65_536))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub array_mib: Option<u32>,
     /// Log messages of one call, in KiB.
     #[schemars(with = "u32", range(min = 0, max = 16_384))]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -489,7 +494,7 @@ inline-body-kib = 16
             "[\"keys\", \"directory.read\"]",
             "[\"keys\",\n  \"directory-read\"]",
             "plugin.toml:8:3: unknown capability `directory-read`; did you mean `directory.read`? this host knows \
-             `keys`, `index`, `blobs`, `directory.read`, `directory.write`",
+             `keys`, `index`, `blobs`, `directory.read`, `directory.write`, `arrays`, `arrays.read`, `models`",
         );
         check(
             "component = \"box.wasm\"",

@@ -25,7 +25,13 @@ const CONTRACTS: &[&[(&str, &str)]] = &[
         ("host/keys.wit", include_str!("../../../wit/host/keys.wit")),
     ],
     &[("lifecycle/lifecycle.wit", include_str!("../../../wit/lifecycle/lifecycle.wit"))],
+    &[
+        ("numeric/arrays.wit", include_str!("../../../wit/numeric/arrays.wit")),
+        ("numeric/stats.wit", include_str!("../../../wit/numeric/stats.wit")),
+        ("numeric/models.wit", include_str!("../../../wit/numeric/models.wit")),
+    ],
     &[("api/api.wit", include_str!("../../../wit/api/api.wit"))],
+    &[("transform/transform.wit", include_str!("../../../wit/transform/transform.wit"))],
 ];
 
 /// A name with a version, for example `mainstay:api/api@0.1.0`.
@@ -277,7 +283,10 @@ fn plain(function: &str) -> &str {
 /// Interfaces that the component imports and the manifest asks no right for: calls to them will be denied.
 fn denied_imports(manifest: &Manifest, imports: &[Used]) -> Vec<String> {
     let needs = |import: &&Used| {
-        let name = import.path.strip_prefix("mainstay:host/")?;
+        let name = match import.path.strip_prefix("mainstay:host/").or(import.path.strip_prefix("mainstay:numeric/"))? {
+            "stats" => "arrays",
+            name => name,
+        };
         let guarded = crate::manifest::CAPABILITIES.iter().any(|capability| capability.split('.').next() == Some(name));
         let granted = manifest.capabilities.iter().any(|capability| capability.split('.').next() == Some(name));
         (guarded && !granted)

@@ -20,6 +20,8 @@ pub struct Limits {
     pub host_calls: u64,
     /// Bytes of one answer: what the plugin writes or returns.
     pub output_bytes: usize,
+    /// Bytes of columns that all calls of the plugin hold together in the host.
+    pub array_bytes: usize,
     /// Bytes of log messages in one call; what is beyond is cut and counted.
     pub log_bytes: usize,
     /// Calls that run at the same time.
@@ -36,6 +38,7 @@ impl Default for Limits {
             call_wall_ms: 30_000,
             host_calls: 100_000,
             output_bytes: 32 << 20,
+            array_bytes: 256 << 20,
             log_bytes: 64 << 10,
             concurrency: 32,
             queue: 1_024,
@@ -53,6 +56,7 @@ impl Limits {
             call_wall_ms: 3_600_000,
             host_calls: 100_000_000,
             output_bytes: 256 << 20,
+            array_bytes: 64 << 30,
             log_bytes: 16 << 20,
             concurrency: 256,
             queue: 65_536,
@@ -62,12 +66,13 @@ impl Limits {
     /// Refuses a value of zero or above [`Limits::ceiling`], naming it.
     pub fn validate(&self) -> Result<()> {
         let ceiling = Limits::ceiling();
-        let rows: [(&str, u64, u64, u64); 8] = [
+        let rows: [(&str, u64, u64, u64); 9] = [
             ("memory_bytes", self.memory_bytes as u64, 64 << 10, ceiling.memory_bytes as u64),
             ("call_cpu_ms", self.call_cpu_ms, 1, ceiling.call_cpu_ms),
             ("call_wall_ms", self.call_wall_ms, 1, ceiling.call_wall_ms),
             ("host_calls", self.host_calls, 1, ceiling.host_calls),
             ("output_bytes", self.output_bytes as u64, 1, ceiling.output_bytes as u64),
+            ("array_bytes", self.array_bytes as u64, 1, ceiling.array_bytes as u64),
             ("log_bytes", self.log_bytes as u64, 0, ceiling.log_bytes as u64),
             ("concurrency", self.concurrency as u64, 1, ceiling.concurrency as u64),
             ("queue", self.queue as u64, 0, ceiling.queue as u64),
@@ -111,6 +116,7 @@ mod tests {
         check(|l, over| l.call_wall_ms = ceiling.call_wall_ms + over as u64, "call_wall_ms");
         check(|l, over| l.host_calls = ceiling.host_calls + over as u64, "host_calls");
         check(|l, over| l.output_bytes = ceiling.output_bytes + over as usize, "output_bytes");
+        check(|l, over| l.array_bytes = ceiling.array_bytes + over as usize, "array_bytes");
         check(|l, over| l.log_bytes = ceiling.log_bytes + over as usize, "log_bytes");
         check(|l, over| l.concurrency = ceiling.concurrency + over as usize, "concurrency");
         check(|l, over| l.queue = ceiling.queue + over as usize, "queue");

@@ -2,7 +2,8 @@
 //!
 //! A plugin is a type that implements [`Api`] and is handed to [`export_api!`]. Everything it does to the world goes through
 //! the modules of this crate: [`keys`] and [`Transaction`] for what must last, [`index`] for what is searched, [`blobs`] for
-//! what is large, [`directory`] for what is shared, [`http`] for requests and replies, and [`config`], [`log`], [`metric`],
+//! what is large, [`directory`] for what is shared, [`http`] for requests and replies, [`columns`], [`stats`] and [`models`]
+//! for numbers, and [`config`], [`log`], [`metric`],
 //! [`clock`] and [`random`] for the rest. Plain types only: the bindings generated from the WIT stay inside.
 //!
 //! Bounded by: what the plugin's manifest grants and limits. On failure: every function that can fail returns [`Error`],
@@ -44,17 +45,22 @@
 
 mod ambient;
 pub mod blobs;
+pub mod columns;
 pub mod directory;
 mod error;
 pub mod http;
 pub mod index;
 pub mod key;
 pub mod keys;
+pub mod models;
 mod packed;
 mod plugin;
+pub mod stats;
 #[doc(hidden)]
 pub mod sys;
+pub mod tabular;
 mod transaction;
+pub mod transform;
 mod value;
 
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
@@ -67,4 +73,5 @@ pub use plugin::Api;
 pub use transaction::{
     ATTEMPTS_MAX, BlobChanges, DirectoryChanges, IndexChanges, Receipt, Transaction, transact, transact_or,
 };
+pub use transform::Transform;
 pub use value::{Texts, Value, ValueRef};

@@ -65,8 +65,8 @@ macro_rules! export_api {
                     $crate::sys::received::<$plugin>(request, blob)
                 }
             }
-
-    $crate::sys::bindings::export_world!(Exported with_types_in $crate::sys::bindings);
+    $crate::sys::bindings::export_lifecycle!(Exported with_types_in $crate::sys::bindings);
+    $crate::sys::bindings::api::export_handler!(Exported with_types_in $crate::sys::bindings::api);
         };
         #[cfg(not(target_arch = "wasm32"))]
         const _: () = {

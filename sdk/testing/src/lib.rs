@@ -9,17 +9,21 @@
 
 use bytes::Bytes;
 use futures::stream;
-use mainstay_base::{Error, ErrorKind, Result, SeededRandom, VirtualClock};
+use mainstay_base::{Error, ErrorKind, Result, SeededRandom, SystemClock, VirtualClock};
 use mainstay_directory::{Directory, ProtectionRule};
+use mainstay_interfaces::graphs::{GraphRunner, ModelGraph};
 use mainstay_interfaces::{
-    BlobInfo, CallError, Caller, ComponentSource, HostOptions, HttpReply, HttpRequest, Limits, Plugin, PluginHost,
-    PluginSpec, RequestBody, Services, status_of,
+    BlobInfo, CallError, Caller, ComponentSource, Frame, HostOptions, HttpReply, HttpRequest, Limits, Plugin,
+    PluginHost, PluginSpec, RequestBody, Services, status_of,
 };
+use mainstay_kernels::Kernels;
 use mainstay_market::{Manifest, Package, Route, check_component, settings};
+use mainstay_models::graph::Graph;
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs, PutOptions};
 use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -70,10 +74,11 @@ impl TestHost {
         let objects = BlobBackend::Store(Arc::new(object_store::memory::InMemory::new()));
         let blobs = Blobs::open(store.clone(), objects, clock.clone(), GRACE)?;
         let directory = Directory::new(store.clone(), rules, clock.clone())?;
+        let kernels = Kernels::start(&mainstay_kernels::Options::default(), Arc::new(SystemClock::default()))?;
         let services = Services {
             clock: clock.clone(),
             random: Arc::new(SeededRandom::new(1)),
-            ..Services::new(store, blobs, directory)
+            ..Services::new(store, blobs, directory, kernels)
         };
         let host = PluginHost::new(services, HostOptions::for_tests())?;
         Ok(TestHost { plugins: Vec::new(), host, clock, threads })
@@ -104,6 +109,7 @@ impl TestHost {
             limits: how.limits.unwrap_or_else(|| limits(&manifest.limits)),
             reuse: manifest.reuse,
             config_json: config.to_string(),
+            worlds: manifest.worlds.clone(),
         })?;
         self.threads.block_on(plugin.start(None)).map_err(|error| Error::new(error.kind(), error.to_string()))?;
         self.plugins.push((manifest, plugin));
@@ -167,6 +173,25 @@ impl TestHost {
     /// A plugin that was installed here.
     pub fn plugin(&self, name: &str) -> Option<&Arc<Plugin>> {
         self.plugins.iter().find(|(manifest, _)| manifest.name == name).map(|(_, plugin)| plugin)
+    }
+
+    /// Take a model's graph in: with the plugins that are installed, and these model files by digest.
+    pub fn take_in(&self, graph: &Graph, models: &[Vec<u8>]) -> Result<Arc<ModelGraph>> {
+        let plugin = |name: &str| self.plugin(name).cloned();
+        let model = |sha256: &str| {
+            let file = models.iter().find(|bytes| hex::encode(Sha256::digest(bytes)) == sha256);
+            let bytes = file.ok_or_else(|| Error::not_found(format!("no model file has the digest {sha256}")))?;
+            self.services().kernels.load_model(sha256, bytes)
+        };
+        self.threads.block_on(ModelGraph::take_in(graph, plugin, model))
+    }
+
+    /// Send these frames through a graph at the same time.
+    pub fn run_graph(&self, graph: &Arc<ModelGraph>, frames: Vec<Frame>) -> Result<Vec<Result<Frame>>> {
+        let clock = Arc::new(SystemClock::default());
+        let runner = GraphRunner::start(self.host.threads(), &self.services().kernels, 1, clock)?;
+        let runs = frames.into_iter().map(|frame| runner.run(graph, frame, ""));
+        Ok(self.threads.block_on(futures::future::join_all(runs)))
     }
 
     /// The longest claim wins, as in the gateway.
@@ -288,6 +313,7 @@ fn limits(asked: &mainstay_market::Limits) -> Limits {
         call_wall_ms: count(asked.call_wall_ms, usual.call_wall_ms),
         host_calls: count(asked.host_calls, usual.host_calls),
         output_bytes: size(asked.output_kib, 1 << 10, usual.output_bytes),
+        array_bytes: size(asked.array_mib, 1 << 20, usual.array_bytes),
         log_bytes: size(asked.log_kib, 1 << 10, usual.log_bytes),
         concurrency: size(asked.concurrency, 1, usual.concurrency),
         queue: size(asked.queue, 1, usual.queue),

@@ -3,6 +3,8 @@
 //! A new interface is a file with its host trait on [`State`], its capabilities in [`crate::capabilities`], and one row
 //! here. Everything in the list is linked to every plugin; the manifest decides at the call what may be used.
 
+pub mod arrays;
+pub mod batches;
 pub mod blobs;
 pub mod clock;
 pub mod config;
@@ -11,15 +13,17 @@ pub mod errors;
 pub mod http;
 pub mod index;
 pub mod keys;
+pub mod models;
 pub mod observe;
 pub mod random;
+pub mod stats;
 pub mod values;
 
-use mainstay_bindings::mainstay::{api, host, types};
+use mainstay_bindings::mainstay::{api, host, numeric, transform, types};
 use mainstay_runtime::{Capability, Interface};
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::capabilities::{BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, INDEX, KEYS};
+use crate::capabilities::{ARRAYS, ARRAYS_READ, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, INDEX, KEYS, MODELS};
 use crate::state::State;
 
 /// How an interface's functions get into a linker.
@@ -77,7 +81,16 @@ pub const INTERFACES: &[Row] = &[
     row("mainstay:host/observe", &[], "log, metrics, attributes of the request's span", add!(host::observe)),
     row("mainstay:host/clock", &[], "time", add!(host::clock)),
     row("mainstay:host/random", &[], "random numbers", add!(host::random)),
+    row(
+        "mainstay:numeric/arrays",
+        &[ARRAYS, ARRAYS_READ],
+        "columns and frames that the host holds",
+        add!(numeric::arrays),
+    ),
+    row("mainstay:numeric/stats", &[ARRAYS], "statistics over columns", add!(numeric::stats)),
+    row("mainstay:numeric/models", &[MODELS], "models applied to frames", add!(numeric::models)),
     row("mainstay:api/http", &[], "the request and the answer", add!(api::http)),
+    row("mainstay:transform/batches", &[], "the batch that a transform is given", add!(transform::batches)),
 ];
 
 /// Names and versions of all interfaces.

@@ -1,6 +1,6 @@
 //! World `api`: a plugin that answers HTTP.
 //!
-//! Enters the exports `lifecycle.start`, `handler.handle` and `handler.received`, and turns what they answer into plain
+//! Enters the exports `handler.handle` and `handler.received`, and turns what they answer into plain
 //! types. On failure: the plugin's typed error as [`CallError::Failed`]; a reply that the contract does not allow as
 //! `invalid`.
 
@@ -9,55 +9,40 @@ use std::sync::Arc;
 use mainstay_base::Error;
 use mainstay_bindings::mainstay::api::http::{Reply as ReplyHandle, Request as RequestHandle};
 use mainstay_bindings::mainstay::host::blobs::BlobInfo as WireBlob;
-use mainstay_bindings::{Api, ApiPre, WitError, from_wit};
-use mainstay_runtime::{BoxFuture, CallError, World};
+use mainstay_runtime::CallError;
 use mainstay_store::blobs::BlobInfo;
 use wasmtime::Store;
 use wasmtime::component::Resource;
 
+use super::{Exports, failed, not_of};
 use crate::message::{HttpReply, HttpRequest, RequestBody};
 use crate::state::State;
 
-/// World `api`, ready to be entered.
-pub(crate) struct ApiWorld(pub(crate) ApiPre<State>);
-
-impl World for ApiWorld {
-    type Data = State;
-    type Exports = Api;
-
-    fn instantiate<'a>(&'a self, store: &'a mut Store<State>) -> BoxFuture<'a, wasmtime::Result<Api>> {
-        Box::pin(self.0.instantiate_async(store))
-    }
-}
-
-fn failed(error: WitError) -> wasmtime::Error {
-    CallError::Failed(from_wit(error)).into()
-}
-
-/// `lifecycle.start`.
-pub(crate) async fn start(store: &mut Store<State>, api: &Api, previous: Option<String>) -> wasmtime::Result<()> {
-    api.mainstay_lifecycle_lifecycle().call_start(store, previous.as_deref()).await?.map_err(failed)
-}
-
 /// `handler.handle`.
-pub(crate) async fn handle(store: &mut Store<State>, api: &Api, request: HttpRequest) -> wasmtime::Result<HttpReply> {
+pub(crate) async fn handle(
+    store: &mut Store<State>,
+    all: &Exports,
+    request: HttpRequest,
+) -> wasmtime::Result<HttpReply> {
+    let api = all.api.as_ref().ok_or_else(|| not_of("api"))?;
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.mainstay_api_handler().call_handle(&mut *store, request).await?.map_err(failed)?;
+    let reply = api.call_handle(&mut *store, request).await?.map_err(failed)?;
     take(store, &reply)
 }
 
 /// `handler.received`.
 pub(crate) async fn received(
     store: &mut Store<State>,
-    api: &Api,
+    all: &Exports,
     mut request: HttpRequest,
     blob: BlobInfo,
 ) -> wasmtime::Result<HttpReply> {
+    let api = all.api.as_ref().ok_or_else(|| not_of("api"))?;
     request.body = RequestBody::Empty;
     let BlobInfo { sha256, md5, size_bytes } = blob;
     let blob = WireBlob { sha256, md5, size_bytes };
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.mainstay_api_handler().call_received(&mut *store, request, &blob).await?.map_err(failed)?;
+    let reply = api.call_received(&mut *store, request, &blob).await?.map_err(failed)?;
     match take(store, &reply)? {
         HttpReply::Receive { .. } => Err(CallError::Failed(Error::internal(
             "the plugin answered `receive` to a body that it had already received; this is a fault of the plugin",

@@ -13,6 +13,7 @@ use mainstay_directory::Directory;
 use mainstay_interfaces::{
     CallResult, ComponentSource, HostOptions, HttpReply, HttpRequest, Limits, Plugin, PluginHost, PluginSpec, Services,
 };
+use mainstay_kernels::Kernels;
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use wit_component::{ComponentEncoder, StringEncoding};
@@ -115,8 +116,9 @@ pub fn house() -> House {
     let backend = BlobBackend::Local { folder: folder.path().to_owned() };
     let clock = Arc::new(SystemClock::default());
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), Duration::from_secs(86_400)).unwrap();
-    let directory = Directory::new(store.clone(), vec![], clock).unwrap();
-    let services = Services::new(store, blobs, directory);
+    let directory = Directory::new(store.clone(), vec![], clock.clone()).unwrap();
+    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock).unwrap();
+    let services = Services::new(store, blobs, directory, kernels);
     let host = PluginHost::new(services.clone(), HostOptions::for_tests()).unwrap();
     House { host, services, _folder: folder }
 }

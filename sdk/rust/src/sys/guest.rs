@@ -11,30 +11,28 @@ use crate::keys::{KeyRange, Page, ScanOptions};
 use crate::log::Level;
 use crate::metric::Kind;
 use crate::transaction::Receipt;
+use crate::transform::{Batch, Transform};
 use crate::{Api, Error, ErrorKind, Result, Value};
 
-/// Generated from the WIT.
-#[allow(unsafe_code, clippy::all, reason = "generated: the canonical ABI")]
-pub mod bindings {
-    wit_bindgen::generate!({
-        world: "mainstay:api/api",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/api"],
-        generate_all,
-        pub_export_macro: true,
-        export_macro_name: "export_world",
-        default_bindings_module: "mainstay_sdk::sys::bindings",
-    });
-}
+mod columns;
+mod stats;
 
-use bindings::mainstay::api::http as wit_http;
-use bindings::mainstay::host::{blobs, clock, config, directory, index, keys, observe, random};
-use bindings::mainstay::types::values;
+pub use columns::{Column, Frame};
+pub use stats::*;
 
-pub use bindings::exports::mainstay::api::handler::Guest as HandlerGuest;
+use super::bindings;
+use super::bindings::mainstay::api::http as wit_http;
+use super::bindings::mainstay::host::{blobs, clock, config, directory, index, keys, observe, random};
+use super::bindings::mainstay::types::values;
+
+pub use bindings::api::exports::mainstay::api::handler::Guest as HandlerGuest;
 pub use bindings::exports::mainstay::lifecycle::lifecycle::Guest as LifecycleGuest;
 pub use bindings::mainstay::api::http::{Reply as WitReply, Request as WitRequest};
 pub use bindings::mainstay::host::blobs::BlobInfo as WitBlobInfo;
+pub use bindings::mainstay::numeric::arrays::Frame as WitFrame;
+pub use bindings::mainstay::transform::batches::Batch as WitBatch;
 pub use bindings::mainstay::types::errors::Error as WitError;
+pub use bindings::transform::exports::mainstay::transform::transformer::Guest as TransformerGuest;
 
 impl From<WitError> for Error {
     fn from(error: WitError) -> Error {
@@ -481,4 +479,21 @@ pub fn received<P: Api>(request: WitRequest, blob: WitBlobInfo) -> Result<WitRep
     report_panics();
     let request = crate::http::Request::from_source(Request(request));
     P::received(&request, blob_info(blob)).map_err(to_wit).and_then(into_wit)
+}
+
+pub fn start_transform<P: Transform>(previous: Option<String>) -> Result<(), WitError> {
+    report_panics();
+    P::start(previous.as_deref()).map_err(to_wit)
+}
+
+pub fn check_settings<P: Transform>(settings: &str) -> Result<(), WitError> {
+    report_panics();
+    P::check(settings).map_err(to_wit)
+}
+
+pub fn transform<P: Transform>(batch: WitBatch) -> Result<WitFrame, WitError> {
+    report_panics();
+    let frame = crate::columns::Frame(Frame(batch.frame()));
+    let batch = Batch { frame, node: batch.node(), settings: batch.settings() };
+    P::transform(&batch).map(|frame| frame.0.0).map_err(to_wit)
 }

@@ -6,6 +6,8 @@
 //! failing as the host behind it.
 #![allow(missing_docs, reason = "hidden; the modules above document what these functions do")]
 
+pub mod bindings;
+
 #[cfg(not(all(feature = "testing", not(target_arch = "wasm32"))))]
 mod guest;
 #[cfg(not(all(feature = "testing", not(target_arch = "wasm32"))))]

@@ -24,6 +24,12 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod columns;
+mod stats;
+
+pub use columns::{Column, Frame};
+pub use stats::*;
+
 /// How long a blob without a name stays, as the real host has it.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// What the plugin of a test is called.

@@ -1,0 +1,72 @@
+//! Generated from the WIT: all imports, and one part for each interface that a component may export.
+//!
+//! Nothing runs here. A plugin of one world must not export what another asks for, and what two worlds share must be
+//! generated once; so the imports and `lifecycle` stand here, and each world's own export in a module of its own. What a
+//! plugin's macros export is joined into one component. The records of `numeric` are the SDK's own types too: a dozen plain
+//! results that nobody needs twice. Everything else stays inside [`sys`](super).
+#![allow(unsafe_code, missing_docs, clippy::all, reason = "generated: the canonical ABI")]
+
+wit_bindgen::generate!({
+    inline: "
+        package mainstay:sdk;
+        world base {
+            import mainstay:host/keys@0.1.0;
+            import mainstay:host/index@0.1.0;
+            import mainstay:host/directory@0.1.0;
+            import mainstay:host/blobs@0.1.0;
+            import mainstay:host/config@0.1.0;
+            import mainstay:host/observe@0.1.0;
+            import mainstay:host/clock@0.1.0;
+            import mainstay:host/random@0.1.0;
+            import mainstay:numeric/arrays@0.1.0;
+            import mainstay:numeric/stats@0.1.0;
+            import mainstay:numeric/models@0.1.0;
+            import mainstay:api/http@0.1.0;
+            import mainstay:transform/batches@0.1.0;
+            export mainstay:lifecycle/lifecycle@0.1.0;
+        }
+    ",
+    world: "mainstay:sdk/base",
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+    generate_all,
+    pub_export_macro: true,
+    export_macro_name: "export_lifecycle",
+    default_bindings_module: "mainstay_sdk::sys::bindings",
+});
+
+/// What world `api` exports.
+pub mod api {
+    wit_bindgen::generate!({
+        inline: "package mainstay:sdk; world api { export mainstay:api/handler@0.1.0; }",
+        world: "mainstay:sdk/api",
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+        with: {
+            "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
+            "mainstay:host/keys@0.1.0": super::mainstay::host::keys,
+            "mainstay:host/blobs@0.1.0": super::mainstay::host::blobs,
+            "mainstay:api/http@0.1.0": super::mainstay::api::http,
+            "mainstay:api/handler@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_handler",
+        default_bindings_module: "mainstay_sdk::sys::bindings::api",
+    });
+}
+
+/// What world `transform` exports.
+pub mod transform {
+    wit_bindgen::generate!({
+        inline: "package mainstay:sdk; world transform { export mainstay:transform/transformer@0.1.0; }",
+        world: "mainstay:sdk/transform",
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+        with: {
+            "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
+            "mainstay:numeric/arrays@0.1.0": super::mainstay::numeric::arrays,
+            "mainstay:transform/batches@0.1.0": super::mainstay::transform::batches,
+            "mainstay:transform/transformer@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_transformer",
+        default_bindings_module: "mainstay_sdk::sys::bindings::transform",
+    });
+}
