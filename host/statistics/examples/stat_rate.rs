@@ -2,7 +2,7 @@
 //! from reading the values once. Nothing else should run beside it.
 //!
 //! `cargo run -p mainstay-statistics --example stat_rate [rows in millions] [--json]`; with `--json` one line per measurement
-//! for tests/bench/statistics.py, which makes the same data.
+//! for tests/bench/distributions.py, which makes the same data.
 
 use std::hint::black_box;
 use std::time::Instant;
