@@ -14,6 +14,7 @@
 pub mod capabilities;
 mod handles;
 pub mod imports;
+mod lines;
 mod message;
 mod plugin;
 mod services;

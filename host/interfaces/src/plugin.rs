@@ -22,6 +22,7 @@ use wasmtime::component::Linker;
 
 use crate::capabilities::REGISTERED;
 use crate::imports;
+use crate::lines::Lines;
 use crate::message::{HttpReply, HttpRequest};
 use crate::services::Services;
 use crate::spec::{ComponentSource, PluginSpec};
@@ -114,6 +115,7 @@ impl PluginHost {
                 services: inner.services.clone(),
                 config_json: spec.config_json.clone(),
                 telemetry: inner.telemetry.clone(),
+                lines: Lines::default(),
             }),
         });
         let mut plugins = inner.plugins.lock();

@@ -36,14 +36,16 @@ fn failed(error: WitError) -> wasmtime::Error {
 
 /// `lifecycle.start`.
 pub(crate) async fn start(store: &mut Store<State>, api: &Api, previous: Option<String>) -> wasmtime::Result<()> {
-    api.mainstay_lifecycle_lifecycle().call_start(store, previous.as_deref()).await?.map_err(failed)
+    let answer = api.mainstay_lifecycle_lifecycle().call_start(&mut *store, previous.as_deref()).await;
+    store.data_mut().end_call();
+    answer?.map_err(failed)
 }
 
 /// `handler.handle`.
 pub(crate) async fn handle(store: &mut Store<State>, api: &Api, request: HttpRequest) -> wasmtime::Result<HttpReply> {
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.mainstay_api_handler().call_handle(&mut *store, request).await?.map_err(failed)?;
-    take(store, &reply)
+    let answer = api.mainstay_api_handler().call_handle(&mut *store, request).await;
+    finish(store, answer)
 }
 
 /// `handler.received`.
@@ -57,8 +59,8 @@ pub(crate) async fn received(
     let BlobInfo { sha256, md5, size_bytes } = blob;
     let blob = WireBlob { sha256, md5, size_bytes };
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.mainstay_api_handler().call_received(&mut *store, request, &blob).await?.map_err(failed)?;
-    match take(store, &reply)? {
+    let answer = api.mainstay_api_handler().call_received(&mut *store, request, &blob).await;
+    match finish(store, answer)? {
         HttpReply::Receive { .. } => Err(CallError::Failed(Error::internal(
             "the plugin answered `receive` to a body that it had already received; this is a fault of the plugin",
         ))
@@ -67,6 +69,13 @@ pub(crate) async fn received(
     }
 }
 
-fn take(store: &mut Store<State>, reply: &Resource<ReplyHandle>) -> wasmtime::Result<HttpReply> {
-    Ok(store.data_mut().replies.take(reply)?.finish())
+/// What a plugin answered; whatever it was, the call is over.
+fn finish(
+    store: &mut Store<State>,
+    answer: wasmtime::Result<Result<Resource<ReplyHandle>, WitError>>,
+) -> wasmtime::Result<HttpReply> {
+    let state = store.data_mut();
+    let reply = answer.and_then(|answer| answer.map_err(failed)).and_then(|reply| Ok(state.replies.take(&reply)?));
+    state.end_call();
+    Ok(reply?.finish())
 }
