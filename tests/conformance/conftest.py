@@ -70,6 +70,58 @@ def server():
         assert server.process.wait(20) == 0
 
 
+ROLES = ("viewer", "editor", "admin")
+
+
+@pytest.fixture(scope="session")
+def guarded():
+    """A second server, which wants tokens and protects pointers by the example of the configuration reference, as it is
+    printed there. `tokens` has one for each role."""
+    if "MAINSTAY_BIN" not in os.environ:
+        pytest.skip("needs a server of its own: set MAINSTAY_BIN")
+    reference = pathlib.Path(__file__).parents[2] / "docs/reference/config.md"
+    example = reference.read_text().split("For example:\n\n```toml\n")[1].split("```")[0]
+    assert example.count("[[protect]]") == 1
+    with tempfile.TemporaryDirectory(prefix="conformance-") as folder:
+        config = pathlib.Path(folder) / "mainstay.toml"
+        config.write_text(f'[auth]\nrequired = "always"\n\n{example}')
+        # Before the start: it refuses to serve where tokens are wanted and there is none.
+        create = [os.environ["MAINSTAY_BIN"], "token", "create", "--data", str(pathlib.Path(folder) / "data"), "--role"]
+        tokens = {role: subprocess.check_output([*create, role, f"the-{role}"], text=True).strip() for role in ROLES}
+        server = start(folder, "--config", str(config))
+        server.tokens = tokens
+        yield server
+        server.process.terminate()
+        assert server.process.wait(20) == 0
+
+
+@pytest.fixture
+def as_role(guarded, monkeypatch):
+    """The real client of the guarded server, with the token of a role: as a bearer token, or as a password."""
+    from mlflow import MlflowClient
+
+    def client(role, scheme="bearer"):
+        for name in ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD"):
+            monkeypatch.delenv(name, raising=False)
+        if scheme == "bearer":
+            monkeypatch.setenv("MLFLOW_TRACKING_TOKEN", guarded.tokens.get(role, role))
+        elif scheme == "basic":
+            monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "anybody")
+            monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", guarded.tokens.get(role, role))
+        return MlflowClient(guarded.url, guarded.url)
+
+    return client
+
+
+@pytest.fixture
+def guarded_http(guarded):
+    """Raw calls to the guarded server, as admin."""
+    import httpx
+
+    with httpx.Client(base_url=guarded.url, timeout=30, headers={"authorization": f"Bearer {guarded.tokens['admin']}"}) as http:
+        yield http
+
+
 @pytest.fixture(scope="session")
 def tracking_uri(server):
     mlflow.set_tracking_uri(server.url)

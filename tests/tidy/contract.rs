@@ -1,4 +1,5 @@
-//! The WIT: every item is documented and says since when, and the reference generated from it is committed.
+//! The WIT: every item is documented, says since when, what it costs and how it fails, and the reference generated from it is
+//! committed.
 
 use crate::{refuse, root};
 use std::fmt::Write;
@@ -50,10 +51,17 @@ fn every_item_is_documented_and_says_since_when() {
             }
             let is_resource = matches!(definition.kind, TypeDefKind::Resource);
             check_docs(&mut problems, &format!("{name}.{type_name}"), &definition.docs, is_resource && !is_frozen);
+            for (part, docs) in parts(&definition.kind) {
+                let part = format!("{name}.{type_name}.{part}");
+                check_docs(&mut problems, &part, docs, false);
+                check_unit(&mut problems, &part, docs);
+            }
         }
         for (function_name, function) in &interface.functions {
             let is_free = matches!(function.kind, FunctionKind::Freestanding | FunctionKind::AsyncFreestanding);
-            check_docs(&mut problems, &format!("{name}.{function_name}"), &function.docs, is_free && !is_frozen);
+            let function_name = format!("{name}.{function_name}");
+            check_docs(&mut problems, &function_name, &function.docs, is_free && !is_frozen);
+            check_unit(&mut problems, &function_name, &function.docs);
         }
     }
     for (_, world) in &resolve.worlds {
@@ -71,6 +79,58 @@ fn check_docs(problems: &mut Vec<String>, name: &str, docs: &Docs, must_say_sinc
     } else if must_say_since && !says(docs, "Since ") && !says(docs, "Frozen") {
         problems.push(format!("{name}: neither `Since` nor `Frozen`"));
     }
+}
+
+/// Fields of a record, cases of a variant or an enumeration, flags.
+fn parts(kind: &TypeDefKind) -> Vec<(&str, &Docs)> {
+    match kind {
+        TypeDefKind::Record(record) => record.fields.iter().map(|field| (&*field.name, &field.docs)).collect(),
+        TypeDefKind::Variant(variant) => variant.cases.iter().map(|case| (&*case.name, &case.docs)).collect(),
+        TypeDefKind::Enum(kinds) => kinds.cases.iter().map(|case| (&*case.name, &case.docs)).collect(),
+        TypeDefKind::Flags(flags) => flags.flags.iter().map(|flag| (&*flag.name, &flag.docs)).collect(),
+        _ => Vec::new(),
+    }
+}
+
+/// What is named after a unit says it in full.
+fn check_unit(problems: &mut Vec<String>, name: &str, docs: &Docs) {
+    for (ending, word) in [("-ms", "milliseconds"), ("-ns", "nanoseconds"), ("-bytes", "bytes")] {
+        if name.ends_with(ending) && !text(docs).is_some_and(|text| text.to_lowercase().contains(word)) {
+            problems.push(format!("{name}: the documentation does not say {word}"));
+        }
+    }
+}
+
+/// What plugins call says what it costs and, if it can fail, how. A sentence that starts with `Cost: ` or `Errors: ` in the
+/// documentation of an interface speaks for all of its functions and methods; those that differ say so themselves.
+#[test]
+fn what_plugins_call_says_what_it_costs_and_how_it_fails() {
+    let resolve = resolve();
+    let mut problems = Vec::new();
+    let mut functions = 0;
+    let imports = resolve.worlds.iter().flat_map(|(_, world)| world.imports.values());
+    for item in imports {
+        let WorldItem::Interface { id, .. } = item else { continue };
+        let interface = &resolve.interfaces[*id];
+        let name = interface_name(&resolve, interface);
+        let says_either = |docs: &Docs, word: &str| says(docs, word) || says(&interface.docs, word);
+        for (function_name, function) in &interface.functions {
+            functions += 1;
+            if !says_either(&function.docs, "Cost: ") {
+                problems.push(format!("{name}.{function_name}: no `Cost: `, nor has the interface"));
+            }
+            if can_fail(&resolve, function) && !says_either(&function.docs, "Errors: ") {
+                problems.push(format!("{name}.{function_name}: no `Errors: `, nor has the interface"));
+            }
+        }
+    }
+    assert!(functions > 40, "the worlds import only {functions} functions");
+    refuse("what plugins call says what it costs and how it fails", &problems);
+}
+
+fn can_fail(resolve: &Resolve, function: &Function) -> bool {
+    let Some(Type::Id(id)) = &function.result else { return false };
+    matches!(&resolve.types[*id].kind, TypeDefKind::Result(result) if result.err.is_some())
 }
 
 #[test]
@@ -121,7 +181,7 @@ fn interface_name(resolve: &Resolve, interface: &Interface) -> String {
 
 fn reference(resolve: &Resolve) -> String {
     let mut out = String::from(
-        "# The contract\n\n<!-- Generated from wit/ with its comments by `cargo xtask docs`. -->\n\nWhat a plugin may ask of the \
+        "# The contract\n\n<!-- Generated from wit/ and its comments. -->\n\nWhat a plugin may ask of the \
          host, and what it must answer. How it grows without breaking anybody is in [versioning](../wit-versioning.md).\n",
     );
     for folder in PACKAGES {

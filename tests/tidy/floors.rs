@@ -70,6 +70,39 @@ fn each_room_imports_only_rooms_on_floors_below() {
     refuse("each room imports only rooms on floors below", &problems);
 }
 
+/// The house as docs/architecture.md shows it: floor and room, for each row of its table.
+fn shown_floors() -> Vec<(String, String)> {
+    let text = std::fs::read_to_string(root().join("docs/architecture.md")).expect("the page is there");
+    let rows = text.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| ")?.split(" | ");
+        let floor = cells.next()?.parse::<usize>().ok()?.to_string();
+        Some((floor, cells.next()?.to_owned()))
+    });
+    let one = |(floor, rooms): (String, String)| {
+        let rooms: Vec<String> = rooms.split(", ").map(|room| room.trim_matches('`').to_owned()).collect();
+        rooms.into_iter().map(move |room| (floor.clone(), room))
+    };
+    rows.flat_map(one).collect()
+}
+
+#[test]
+fn the_architecture_page_shows_these_floors() {
+    let mut held = Vec::new();
+    for (floor, rooms) in FLOORS.iter().enumerate() {
+        for room in *rooms {
+            let folder = format!("host/{}", room.strip_prefix("mainstay-").unwrap_or(room));
+            if root().join(&folder).is_dir() {
+                held.push((floor.to_string(), folder));
+            }
+        }
+    }
+    let mut shown = shown_floors();
+    held.sort();
+    shown.sort();
+    assert!(held.len() > 8, "{held:?}");
+    assert_eq!(shown, held, "docs/architecture.md shows other floors than tests/tidy/floors.rs");
+}
+
 #[test]
 fn only_interfaces_sees_mechanisms_and_components() {
     let mut problems = Vec::new();

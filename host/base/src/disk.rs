@@ -27,7 +27,7 @@ pub trait Disk: Send + Sync + 'static {
     /// Take the file for this process alone, creating it if need be, until the lock is dropped or the process ends.
     /// `WouldBlock` when another has it. A disk that only one process can see need not do anything.
     fn lock(&self, _path: &Path) -> io::Result<DiskLock> {
-        Ok(DiskLock { file: None })
+        Ok(DiskLock::none())
     }
 }
 
@@ -35,6 +35,25 @@ pub trait Disk: Send + Sync + 'static {
 #[derive(Debug)]
 pub struct DiskLock {
     file: Option<fs::File>,
+}
+
+impl DiskLock {
+    /// Hold this file, or say `WouldBlock`.
+    pub(crate) fn take(file: fs::File) -> io::Result<DiskLock> {
+        file.try_lock()?;
+        Ok(DiskLock { file: Some(file) })
+    }
+
+    /// Hold this file together with others that look, or say `WouldBlock`.
+    pub(crate) fn share(file: fs::File) -> io::Result<DiskLock> {
+        file.try_lock_shared()?;
+        Ok(DiskLock { file: Some(file) })
+    }
+
+    /// Nothing needs holding.
+    pub(crate) fn none() -> DiskLock {
+        DiskLock { file: None }
+    }
 }
 
 impl Drop for DiskLock {
@@ -96,24 +115,27 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<DiskLock> {
-        let file = fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?;
-        file.try_lock()?;
-        Ok(DiskLock { file: Some(file) })
+        DiskLock::take(fs::File::options().read(true).write(true).create(true).truncate(false).open(path)?)
     }
+}
+
+/// Read up to the buffer's length; fewer bytes mean the end of the file.
+pub(crate) fn read_fully(file: &fs::File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match FileExt::read_at(file, &mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(filled)
 }
 
 impl DiskFile for fs::File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        let mut filled = 0;
-        while filled < buffer.len() {
-            match FileExt::read_at(self, &mut buffer[filled..], offset + filled as u64) {
-                Ok(0) => break,
-                Ok(count) => filled += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(filled)
+        read_fully(self, buffer, offset)
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {

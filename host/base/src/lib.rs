@@ -12,10 +12,12 @@ mod clock;
 mod disk;
 mod error;
 mod random;
+mod shadow_disk;
 mod sim_disk;
 
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{Error, ErrorKind, Result};
 pub use random::{OsRandom, Random, SeededRandom};
+pub use shadow_disk::ShadowDisk;
 pub use sim_disk::{Faults, SimDisk};

@@ -14,24 +14,25 @@ use mainstay_store::{KeyRange, ScanOptions, Space, Store, Transaction, View, blo
 
 use crate::evidence::{ProtectionRule, Rules, Search};
 use crate::keys::{self, EdgeRecord, Record};
-use crate::limits::{EDGES_MAX, KEY_BYTES_MAX, LABELS_PER_CALL_MAX, SUBJECTS_LIMIT_MAX};
+use crate::limits::{KEY_BYTES_MAX, LABELS_PER_CALL_MAX};
 use crate::model::{
-    Attachment, Description, Edge, FoundEdge, Label, Node, Pointer, check_attachments, check_text, check_word, shown,
+    Attachment, Description, Edge, FoundEdge, Label, Node, Pointer, check_attachments, check_text, shown,
 };
+use crate::read::At;
 
 const PAGE_ENTRIES: u32 = 1_000;
 
 /// Named subjects, versions, labels, edges and pointers. Cheap to clone.
 #[derive(Clone)]
 pub struct Directory {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
-struct Inner {
+pub(crate) struct Inner {
     store: Store,
     clock: Arc<dyn Clock>,
-    rules: Rules,
-    space: Space,
+    pub rules: Rules,
+    pub space: Space,
 }
 
 /// A node that a write found: in the transaction itself, or in its view.
@@ -182,100 +183,44 @@ impl Directory {
         tx.put(space, &key, keys::encode_pointer(version, self.inner.clock.now_ms()))
     }
 
-    /// A subject or version, or none; things outside are none.
+    /// What the directory says in a view.
+    pub fn at<'a>(&'a self, view: &'a View) -> At<'a> {
+        At { directory: self, view }
+    }
+
+    /// A subject or version as of now, or none; things outside are none.
     pub fn describe(&self, node: &Node) -> Result<Option<Description>> {
-        node.check()?;
-        let view = self.inner.store.view();
-        let Some(record) = self.stored(&view, node)? else { return Ok(None) };
-        let mut labels = Vec::new();
-        self.each(&view, &keys::labels(node), |key, found| {
-            let (_, value) = keys::decode_label(found)?;
-            labels.push(Label { key: keys::key_of_label(node, key)?, value: value.to_owned() });
-            Ok(true)
-        })?;
-        let Record { owner, created_ms, attachments } = record;
-        Ok(Some(Description { node: node.clone(), owner, created_ms, labels, attachments }))
+        self.at(&self.inner.store.view()).describe(node)
     }
 
     /// Subjects of a kind, by name; at most `limit`, after a name.
     pub fn subjects(&self, kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>> {
-        check_word("a kind", kind)?;
-        after.map_or(Ok(()), |after| check_text("a name", after, crate::limits::NAME_BYTES_MAX))?;
-        if !(1..=SUBJECTS_LIMIT_MAX).contains(&limit) {
-            return Err(Error::invalid(format!("the limit is {limit}; it must be 1 to {SUBJECTS_LIMIT_MAX}")));
-        }
-        let mut names = Vec::new();
-        self.each(&self.inner.store.view(), &keys::subjects(kind, after), |key, _| {
-            names.push(keys::name_of_subject(kind, key)?.to_owned());
-            Ok(names.len() < limit as usize)
-        })?;
-        Ok(names)
+        self.at(&self.inner.store.view()).subjects(kind, after, limit)
     }
 
     /// Versions of a subject, ascending.
     pub fn versions(&self, kind: &str, name: &str) -> Result<Vec<u64>> {
-        Node::subject(kind, name).check()?;
-        let mut versions = Vec::new();
-        self.each(&self.inner.store.view(), &keys::versions(kind, name), |key, _| {
-            versions.push(keys::version_of(key)?);
-            Ok(true)
-        })?;
-        Ok(versions)
+        self.at(&self.inner.store.view()).versions(kind, name)
     }
 
     /// Pointers of a subject, by name.
     pub fn pointers(&self, kind: &str, name: &str) -> Result<Vec<Pointer>> {
-        Node::subject(kind, name).check()?;
-        let mut pointers = Vec::new();
-        self.each(&self.inner.store.view(), &keys::pointers(kind, name), |key, found| {
-            let pointer = keys::name_of_pointer(kind, name, key)?;
-            let (version, moved_ms) = keys::decode_pointer(found)?;
-            let is_protected = self.inner.rules.protect(kind, name, &pointer);
-            pointers.push(Pointer { name: pointer, version, is_protected, moved_ms });
-            Ok(true)
-        })?;
-        Ok(pointers)
+        self.at(&self.inner.store.view()).pointers(kind, name)
     }
 
     /// Where one pointer leads, or none.
     pub fn resolve(&self, kind: &str, name: &str, pointer: &str) -> Result<Option<u64>> {
-        Node::subject(kind, name).check()?;
-        check_text("a pointer's name", pointer, KEY_BYTES_MAX)?;
-        let found = self.inner.store.view().get(&self.inner.space, &keys::pointer(kind, name, pointer))?;
-        found.map(|found| keys::decode_pointer(&found).map(|(version, _)| version)).transpose()
+        self.at(&self.inner.store.view()).resolve(kind, name, pointer)
     }
 
     /// Edges that leave (`outgoing`) or reach a node, at most 10,000.
     pub fn edges(&self, node: &Node, outgoing: bool) -> Result<Vec<FoundEdge>> {
-        node.check()?;
-        let view = self.inner.store.view();
-        let mut edges = Vec::new();
-        self.each(&view, &keys::edges(node, outgoing), |_, found| {
-            edges.push(keys::decode::<EdgeRecord>(found)?.edge);
-            Ok(edges.len() < EDGES_MAX)
-        })?;
-        let found = edges.into_iter().map(|edge| {
-            let is_broken = !(self.exists(&view, &edge.source)? && self.exists(&view, &edge.target)?);
-            Ok(FoundEdge { edge, is_broken })
-        });
-        found.collect()
+        self.at(&self.inner.store.view()).edges(node, outgoing)
     }
 
     /// What a protected pointer would still need for this version, in words; empty when it may move.
     pub fn missing_evidence(&self, kind: &str, name: &str, pointer: &str, version: u64) -> Result<Vec<String>> {
-        let target = Node::version(kind, name, version);
-        target.check()?;
-        check_text("a pointer's name", pointer, KEY_BYTES_MAX)?;
-        let view = self.inner.store.view();
-        if self.stored(&view, &target)?.is_none() {
-            return Err(not_found(&target));
-        }
-        let mut search = Search::new(&self.inner.space, &view, None);
-        let mut missing = Vec::new();
-        for evidence in self.inner.rules.required(kind, name, pointer) {
-            missing.extend(search.find(evidence, &target)?.err());
-        }
-        Ok(missing)
+        self.at(&self.inner.store.view()).missing_evidence(kind, name, pointer, version)
     }
 
     /// The owner's own subject, guarded.
@@ -377,16 +322,21 @@ impl Directory {
         tx.expect_present_or(&self.inner.space, b"!", denied)
     }
 
-    fn stored(&self, view: &View, node: &Node) -> Result<Option<Record>> {
+    pub(crate) fn stored(&self, view: &View, node: &Node) -> Result<Option<Record>> {
         let found = view.get(&self.inner.space, &keys::record(node))?;
         found.map(|record| keys::decode(&record)).transpose()
     }
 
-    fn exists(&self, view: &View, node: &Node) -> Result<bool> {
+    pub(crate) fn exists(&self, view: &View, node: &Node) -> Result<bool> {
         Ok(node.is_external() || view.get(&self.inner.space, &keys::record(node))?.is_some())
     }
 
-    fn each(&self, view: &View, range: &KeyRange, visit: impl FnMut(&[u8], &[u8]) -> Result<bool>) -> Result<()> {
+    pub(crate) fn each(
+        &self,
+        view: &View,
+        range: &KeyRange,
+        visit: impl FnMut(&[u8], &[u8]) -> Result<bool>,
+    ) -> Result<()> {
         each(&self.inner.space, view, range, visit)
     }
 }
@@ -424,6 +374,6 @@ fn is_prefixed(key: &str, owner: &str) -> bool {
     key.strip_prefix(owner).is_some_and(|rest| rest.starts_with(['.', '/', ':']))
 }
 
-fn not_found(node: &Node) -> Error {
+pub(crate) fn not_found(node: &Node) -> Error {
     Error::not_found(format!("there is no {node}"))
 }

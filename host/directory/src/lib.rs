@@ -7,7 +7,7 @@
 //! that the next plugin does not.
 //!
 //! Writing adds to a transaction; what a write relies on becomes a guard, so that it still holds when it commits. Reading
-//! sees the newest durable state.
+//! sees one view, the newest durable state unless another one is given.
 //!
 //! Bounded by the limits in [`limits`]. On failure: a write that cannot be made is an error at once where that is known,
 //! and at the commit where it is not; nothing is half made.
@@ -18,9 +18,11 @@ mod evidence;
 mod keys;
 pub mod limits;
 mod model;
+mod read;
 #[cfg(test)]
 mod tests;
 
 pub use directory::Directory;
 pub use evidence::{Evidence, LabelEvidence, ProtectionRule};
 pub use model::{Attachment, Description, Edge, FoundEdge, Label, Node, Pointer};
+pub use read::At;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{ALLOW, CONNECTION, HeaderName, HeaderValue};
 use http::request::Parts;
-use http::{Method, Request, Response};
+use http::{Method, Request, Response, StatusCode};
 use hyper::body::{Body, Incoming};
 use mainstay_base::Random;
 use tracing::Instrument;
@@ -42,7 +42,7 @@ pub(crate) async fn answer(
     let began = Instant::now();
     let active = ActiveRequest::begin(watch.clone(), shared.metrics.in_flight.clone());
     let (parts, body) = request.into_parts();
-    let (trace, span) = begin_trace(&shared, &parts);
+    let (trace, span) = begin_trace(&shared, &watch, &parts);
     let (answerer, mut response) = route(&shared, &watch, &parts, body, trace).instrument(span).await;
     if shared.is_draining() {
         response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -63,7 +63,8 @@ pub(crate) async fn answer(
     Ok(response.map(|body| body.holding(active)))
 }
 
-fn begin_trace(shared: &Shared, parts: &Parts) -> (TraceContext, tracing::Span) {
+/// The request's span, by OpenTelemetry's conventions for HTTP servers; its name gains the route once that is known.
+fn begin_trace(shared: &Shared, watch: &Watch, parts: &Parts) -> (TraceContext, tracing::Span) {
     let parent = TraceContext::from_headers(&parts.headers);
     let random = || shared.ids.number();
     // Zero is no id.
@@ -73,10 +74,15 @@ fn begin_trace(shared: &Shared, parts: &Parts) -> (TraceContext, tracing::Span) 
     let made = TraceContext { trace_id, span_id, sampled: parent.is_some_and(|parent| parent.sampled) };
     let span = tracing::info_span!(
         target: "mainstay::request", "request",
-        otel.kind = "server", http.request.method = %parts.method, url.path = parts.uri.path(),
+        otel.name = span_method(&parts.method), otel.kind = "server", otel.status_code = tracing::field::Empty,
+        http.request.method = known_method(&parts.method), http.request.method_original = tracing::field::Empty,
+        url.scheme = "http", url.path = parts.uri.path(), client.address = %watch.peer.ip(),
         http.route = tracing::field::Empty, plugin = tracing::field::Empty,
-        http.response.status_code = tracing::field::Empty
+        http.response.status_code = tracing::field::Empty, error.type = tracing::field::Empty
     );
+    if !span.is_disabled() && known_method(&parts.method) != parts.method.as_str() {
+        span.record("http.request.method_original", parts.method.as_str());
+    }
     let recorded = shared.trace_hook.as_ref().filter(|_| !span.is_disabled()).and_then(|hook| {
         let state = parts.headers.get("tracestate").and_then(|value| value.to_str().ok());
         hook.begin(&span, parent, state)
@@ -94,13 +100,49 @@ async fn route(
     let (answerer, response) = route_inner(shared, watch, parts, body, trace).await;
     let span = tracing::Span::current();
     if !span.is_disabled() {
-        span.record("http.response.status_code", response.status().as_u16());
-        if let Answerer::Plugin(claim) = &answerer {
-            span.record("http.route", claim.pattern.as_str());
-            span.record("plugin", &*claim.plugin);
-        }
+        record_answer(shared, &span, &parts.method, &answerer, response.status());
     }
     (answerer, response)
+}
+
+fn record_answer(shared: &Shared, span: &tracing::Span, method: &Method, answerer: &Answerer, status: StatusCode) {
+    span.record("http.response.status_code", status.as_u16());
+    let route = match answerer {
+        Answerer::Plugin(claim) => {
+            span.record("plugin", &*claim.plugin);
+            Some(claim.pattern.as_str())
+        }
+        Answerer::Host(route) => Some(route.pattern()),
+        Answerer::Nobody => None,
+    };
+    if let Some(route) = route {
+        span.record("http.route", route);
+        let name = format!("{} {route}", span_method(method));
+        span.record("otel.name", &name);
+        if let Some(hook) = &shared.trace_hook {
+            hook.rename(span, &name);
+        }
+    }
+    if status.is_server_error() {
+        span.record("otel.status_code", "ERROR");
+        span.record("error.type", status.as_str());
+    }
+}
+
+/// The method, or `_OTHER` for one that the conventions do not know: clients must not be able to make up names.
+fn known_method(method: &Method) -> &str {
+    match method.as_str() {
+        known @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT" | "TRACE") => known,
+        _ => "_OTHER",
+    }
+}
+
+/// How a span's name begins.
+fn span_method(method: &Method) -> &str {
+    match known_method(method) {
+        "_OTHER" => "HTTP",
+        known => known,
+    }
 }
 
 async fn route_inner(

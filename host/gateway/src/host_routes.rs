@@ -55,6 +55,16 @@ impl HostRoute {
             _ => path.starts_with("/-/").then_some(HostRoute::Admin),
         }
     }
+
+    /// What it is called in metrics and traces.
+    pub(crate) fn pattern(self) -> &'static str {
+        match self {
+            HostRoute::Healthz => "/healthz",
+            HostRoute::Readyz => "/readyz",
+            HostRoute::Metrics => "/metrics",
+            HostRoute::Admin => "/-/*",
+        }
+    }
 }
 
 /// Counters of what the host answers itself.
@@ -68,13 +78,13 @@ pub(crate) struct HostMeters {
 
 impl HostMeters {
     pub(crate) fn new(metrics: &Metrics) -> HostMeters {
-        let route = |pattern| metrics.route("", pattern);
+        let route = |route: HostRoute| metrics.route("", route.pattern());
         HostMeters {
-            healthz: route("/healthz"),
-            readyz: route("/readyz"),
-            metrics: route("/metrics"),
-            admin: route("/-/*"),
-            unrouted: route("unrouted"),
+            healthz: route(HostRoute::Healthz),
+            readyz: route(HostRoute::Readyz),
+            metrics: route(HostRoute::Metrics),
+            admin: route(HostRoute::Admin),
+            unrouted: metrics.route("", "unrouted"),
         }
     }
 

@@ -17,6 +17,7 @@ use hyper::body::Incoming;
 use mainstay_base::ErrorKind;
 use mainstay_interfaces::{CallError, CallResult, HttpReply, HttpRequest, RequestBody};
 use tokio::sync::SemaphorePermit;
+use tracing::Instrument;
 
 use crate::body::{AnswerBody, InboundBody};
 use crate::connection::Watch;
@@ -99,7 +100,7 @@ impl Admitted<'_> {
             RequestBody::Empty => Some(Bytes::new()),
             RequestBody::Waiting(_) => None,
         };
-        let reply = self.in_time(self.claim.target.handle(request)).await?;
+        let reply = self.in_time("handle", self.claim.target.handle(request)).await?;
         let HttpReply::Receive { limit_bytes, sha256 } = reply else { return self.reply(reply).await };
         let blobs = &self.shared.blobs;
         let stored = match read {
@@ -107,7 +108,7 @@ impl Admitted<'_> {
             None => upload::store(blobs, body, announced_bytes, limit_bytes, sha256).await?,
         };
         let again = self.request(RequestBody::Empty)?;
-        let reply = self.in_time(self.claim.target.received(again, stored)).await?;
+        let reply = self.in_time("received", self.claim.target.received(again, stored)).await?;
         if matches!(reply, HttpReply::Receive { .. }) {
             return Err(Problem::new(
                 &problem::PLUGIN_FAULT,
@@ -184,8 +185,31 @@ impl Admitted<'_> {
         }
     }
 
-    async fn in_time(&self, call: impl Future<Output = CallResult<HttpReply>>) -> Result<HttpReply, Problem> {
-        match tokio::time::timeout(self.shared.options.limits.answer_timeout, call).await {
+    /// One call into the plugin, in a span of its own below the request's.
+    async fn in_time(
+        &self,
+        export: &'static str,
+        call: impl Future<Output = CallResult<HttpReply>>,
+    ) -> Result<HttpReply, Problem> {
+        let span = tracing::info_span!(
+            target: "mainstay::request", "plugin", otel.name = tracing::field::Empty, otel.kind = "internal",
+            otel.status_code = tracing::field::Empty, error.type = tracing::field::Empty, plugin = &*self.claim.plugin
+        );
+        if !span.is_disabled() {
+            span.record("otel.name", format_args!("{} {export}", self.claim.plugin));
+        }
+        let limit = self.shared.options.limits.answer_timeout;
+        let answer = tokio::time::timeout(limit, call.instrument(span.clone())).await;
+        let fault = match &answer {
+            Ok(Ok(_)) => None,
+            Ok(Err(error)) => Some(error.code()),
+            Err(_) => Some("timed-out"),
+        };
+        if let Some(fault) = fault {
+            span.record("otel.status_code", "ERROR");
+            span.record("error.type", fault);
+        }
+        match answer {
             Ok(Ok(reply)) => Ok(reply),
             Ok(Err(error)) => Err(self.failure(error)),
             Err(_) => Err(Problem::new(
@@ -205,11 +229,8 @@ impl Admitted<'_> {
                 }
                 kind => Problem::new(problem::kind_of(kind), words),
             },
-            CallError::Trap { reason, .. } => {
-                let trace_id = self.trace.trace_id_hex();
-                tracing::error!(plugin = %self.claim.plugin, trace_id, reason, "a plugin trapped");
-                Problem::new(&problem::PLUGIN_FAULT, words)
-            }
+            // The runtime has logged why, with the trace's id.
+            CallError::Trap { .. } => Problem::new(&problem::PLUGIN_FAULT, words),
             CallError::TimedOut { .. }
             | CallError::OutOfMemory { .. }
             | CallError::OutputTooLarge { .. }

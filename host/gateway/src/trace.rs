@@ -23,6 +23,12 @@ pub struct TraceContext {
 pub trait TraceHook: Send + Sync + 'static {
     /// A request begins in `span`. Make `parent` its parent, and say which context the span has, if it is recorded.
     fn begin(&self, span: &tracing::Span, parent: Option<TraceContext>, state: Option<&str>) -> Option<TraceContext>;
+
+    /// The route is known now: `span` is called `name`. Its field `otel.name` says so too, but exporters read that only
+    /// before `begin`.
+    fn rename(&self, span: &tracing::Span, name: &str) {
+        let _ = (span, name);
+    }
 }
 
 impl TraceContext {

@@ -60,6 +60,11 @@ impl<T> Handles<T> {
         Ok(self.live.remove(place).1)
     }
 
+    /// All handles die.
+    pub(crate) fn clear(&mut self) {
+        self.live.clear();
+    }
+
     /// The plugin dropped its handle; one of an earlier call is gone already.
     pub(crate) fn drop<R>(&mut self, handle: &Resource<R>) {
         if let Ok(place) = self.place(handle.rep()) {

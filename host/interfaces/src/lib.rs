@@ -15,6 +15,7 @@ pub mod capabilities;
 pub mod graphs;
 mod handles;
 pub mod imports;
+mod lines;
 mod message;
 mod plugin;
 mod services;

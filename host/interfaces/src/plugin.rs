@@ -24,6 +24,7 @@ use wasmtime::component::Linker;
 use crate::capabilities::REGISTERED;
 use crate::imports;
 use crate::imports::batches::TransformBatch;
+use crate::lines::Lines;
 use crate::message::{HttpReply, HttpRequest};
 use crate::services::Services;
 use crate::spec::{ComponentSource, PluginSpec};
@@ -120,6 +121,7 @@ impl PluginHost {
                 telemetry: inner.telemetry.clone(),
                 caller: inner.services.kernels.caller(&spec.name)?,
                 budget: Budget::new(&format!("the plugin `{}`", spec.name), spec.limits.array_bytes),
+                lines: Lines::default(),
             }),
         });
         let mut plugins = inner.plugins.lock();

@@ -10,13 +10,14 @@ use mainstay_base::Result;
 use mainstay_bindings::Failure;
 use mainstay_kernels::{Caller, Loaded};
 use mainstay_runtime::{CallContext, Capability, HostData, HostTime, Refusal};
-use mainstay_store::{Space, Transaction, View};
+use mainstay_store::{Overtaken, Receipt, Space, Transaction, View};
 
 use crate::handles::Handles;
 use crate::imports::arrays::{COLUMNS_MAX, FRAMES_MAX};
 use crate::imports::batches::{BATCHES_MAX, TransformBatch};
 use crate::imports::http::Reply;
 use crate::imports::models::MODELS_MAX;
+use crate::lines::{Lines, Turn};
 use crate::message::HttpRequest;
 use crate::services::Services;
 use crate::telemetry::Telemetry;
@@ -37,6 +38,8 @@ pub(crate) struct PluginFacts {
     pub(crate) budget: Arc<Budget>,
     /// In whose name numeric work is asked for.
     pub(crate) caller: Caller,
+    /// Where this plugin's calls stand in line after conflicts.
+    pub(crate) lines: Lines,
 }
 
 /// The data of a store while it serves a call.
@@ -44,6 +47,8 @@ pub struct State {
     context: CallContext,
     pub(crate) plugin: Arc<PluginFacts>,
     view: Option<View>,
+    /// After a conflict, until the next commit: this call is the next to change what it lost.
+    turn: Option<Turn>,
     pub(crate) transactions: Handles<Transaction>,
     pub(crate) requests: Handles<Arc<HttpRequest>>,
     pub(crate) replies: Handles<Reply>,
@@ -63,6 +68,7 @@ impl State {
             context,
             plugin,
             view: None,
+            turn: None,
             transactions: Handles::new("transaction", TRANSACTIONS_MAX),
             requests: Handles::new("request", MESSAGES_MAX),
             replies: Handles::new("reply", MESSAGES_MAX),
@@ -103,12 +109,38 @@ impl State {
     pub(crate) fn renew(&mut self) {
         self.view = None;
     }
+
+    /// A commit is over. When it was overtaken, wait until it is this call's turn to try again.
+    pub(crate) async fn committed(&mut self, outcome: &Result<Receipt>) {
+        let held = self.turn.take();
+        if let Some(overtaken) = outcome.as_ref().err().and_then(Overtaken::of) {
+            self.turn = self.plugin.lines.stand(overtaken.key(), held).await;
+        }
+    }
+
+    /// The call is over: a warm instance that waits for the next one must hold back neither the store nor other calls, and no
+    /// columns.
+    pub(crate) fn end_call(&mut self) {
+        self.view = None;
+        self.turn = None;
+        self.transactions.clear();
+        self.requests.clear();
+        self.replies.clear();
+        self.columns.clear();
+        self.frames.clear();
+        self.batches.clear();
+        self.models.clear();
+    }
 }
 
 impl HostData for State {
     #[inline]
     fn call_context(&mut self) -> &mut CallContext {
         &mut self.context
+    }
+
+    fn trace_id(&self) -> &str {
+        &self.trace_id
     }
 
     fn inherit(&mut self, before: &mut State) {

@@ -50,6 +50,11 @@ impl Header {
         bytes
     }
 
+    /// The salt where a header has it, whatever else is wrong with the header.
+    pub(crate) fn salt_of(bytes: &[u8; HEADER_BYTES as usize]) -> u64 {
+        u64_at(bytes, 24)
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Header, HeaderFault> {
         if bytes.len() < HEADER_BYTES as usize
             || bytes[..8] != MAGIC
@@ -108,6 +113,17 @@ impl Frame {
     pub(crate) fn total_bytes(&self) -> u64 {
         frame_bytes(self.length as usize)
     }
+}
+
+/// What a frame's header says, unproved: whether it is a record's, its sequence, and the bytes up to the next one.
+pub(crate) fn plain_frame(bytes: &[u8]) -> Option<(bool, u64, u64)> {
+    let bytes = bytes.get(..FRAME_BYTES)?;
+    let is_record = match u32_at(bytes, 4) {
+        1 => true,
+        2 => false,
+        _ => return None,
+    };
+    Some((is_record, u64_at(bytes, 8), frame_bytes(u32_at(bytes, 0) as usize)))
 }
 
 /// Bytes that a payload of this length takes in a segment.
@@ -181,6 +197,13 @@ pub struct Corruption {
     pub reason: String,
 }
 
+impl Corruption {
+    /// The damage that an error is about, if it is this.
+    pub fn of(error: &Error) -> Option<&Corruption> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+}
+
 impl std::fmt::Display for Corruption {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Corruption { file, offset, sequence, reason } = self;
@@ -192,13 +215,9 @@ impl std::error::Error for Corruption {}
 
 impl From<Corruption> for Error {
     fn from(corruption: Corruption) -> Error {
-        let Corruption { file, offset, .. } = &corruption;
-        Error::internal(format!(
-            "{corruption}. Records from there on were acknowledged, so nothing was changed. Restore this file from a copy; \
-             or, to give these records up, move all later segments away and cut this one with `truncate -s {offset} {}`",
-            file.display()
-        ))
-        .with_source(corruption)
+        // What reads the log knows what it has elsewhere, and says what to do.
+        Error::internal(format!("{corruption}. Records from there on were acknowledged, so nothing was changed"))
+            .with_source(corruption)
     }
 }
 

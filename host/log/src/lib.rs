@@ -10,6 +10,7 @@
 //!   back. With `Unavailable` (the disk failed to sync) its fate is unknown until the log is opened again.
 //! - A record that nobody was answered for may survive a crash, but only if all before it do.
 //! - What was acknowledged and cannot be read is reported as [`Corruption`], naming file and offset; nothing is cut then.
+//!   What to do about it is for whoever knows what else there is: [`survey`] says what the log still gives.
 //!
 //! # How
 //! While one group is synced, the next one collects; nobody waits for a timer. A lone append costs one write and one sync.
@@ -30,6 +31,7 @@ mod reader;
 mod recover;
 mod replay;
 mod segments;
+mod survey;
 mod writer;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -44,6 +46,7 @@ use parking_lot::{Condvar, Mutex};
 pub use format::Corruption;
 pub use replay::Replay;
 use segments::Segments;
+pub use survey::{NAMED_MAX, Survey, survey};
 use writer::{Failure, Writer};
 
 /// Bounds of a log; the defaults suit a host.
@@ -137,7 +140,26 @@ struct Pending {
 impl Log {
     /// Open the log in this folder, or begin one. Cuts a torn tail; see [`Corruption`] for what it refuses to cut.
     pub fn open(disk: Arc<dyn Disk>, folder: &Path, options: LogOptions) -> Result<Opened> {
-        let (writer, recovery) = recover::recover(disk, folder, &options)?;
+        Log::open_with(disk, folder, options, 1, 0)
+    }
+
+    /// The same, where records up to `known` are known to have been durable: a log that ends before them is damaged, and
+    /// nothing is cut.
+    pub fn open_beyond(disk: Arc<dyn Disk>, folder: &Path, options: LogOptions, known: u64) -> Result<Opened> {
+        Log::open_with(disk, folder, options, 1, known)
+    }
+
+    /// Begin a log whose first record has this sequence. The folder must not hold one.
+    pub fn begin(disk: Arc<dyn Disk>, folder: &Path, options: LogOptions, first: u64) -> Result<Log> {
+        let Opened { log, recovery } = Log::open_with(disk, folder, options, first, 0)?;
+        match recovery.first == first && recovery.last + 1 == first {
+            true => Ok(log),
+            false => Err(Error::invalid(format!("`{}` holds a log already; name another folder", folder.display()))),
+        }
+    }
+
+    fn open_with(disk: Arc<dyn Disk>, folder: &Path, options: LogOptions, begin: u64, known: u64) -> Result<Opened> {
+        let (writer, recovery) = recover::recover(disk, folder, &options, begin, known)?;
         let state = State {
             queue: Vec::new(),
             queued_bytes: 0,

@@ -74,6 +74,14 @@ impl Reader {
         Ok(Opening::Good(Reader { file, path, header, position: HEADER_BYTES, length, window }))
     }
 
+    /// A segment whose header was damaged, and is known from elsewhere.
+    pub(crate) fn with_header(disk: &dyn Disk, path: PathBuf, header: Header) -> Result<Reader> {
+        let failed = |error| Error::io("read log segment", &path, error);
+        let file = disk.open(&path).map_err(failed)?;
+        let length = file.length().map_err(failed)?;
+        Ok(Reader { file, path, header, position: HEADER_BYTES, length, window: Window::default() })
+    }
+
     /// Read the frame at the position. Only a whole frame with the expected sequence moves the position on.
     pub(crate) fn step(&mut self, expected: u64) -> Result<Step> {
         let Header { salt, .. } = self.header;
@@ -102,23 +110,44 @@ impl Reader {
     pub(crate) fn rest(&mut self, missing: u64) -> Result<Rest> {
         let end = last_used_byte(&*self.file, &mut self.window, self.position, self.length)
             .map_err(|error| Error::io("read log segment", &self.path, error))?;
-        let mut proof_at = None;
-        let mut at = self.position;
-        while at < end && proof_at.is_none() {
-            let salt = self.header.salt;
+        let proof = self.find(self.position, end, |frame| frame.group_first > missing)?;
+        Ok(Rest { used_bytes: end - self.position, proof_at: proof.map(|(at, _)| at) })
+    }
+
+    /// Behind the position, where record `missing` should stand, look for the next whole frame, and go there.
+    pub(crate) fn find_frame(&mut self, missing: u64) -> Result<Option<Frame>> {
+        // The one that should stand here may stand later: then what is damaged is a mark.
+        let found = self.find(self.position + FRAME_ALIGN, self.length, |frame| frame.sequence >= missing)?;
+        Ok(found.map(|(at, frame)| {
+            self.position = at;
+            frame
+        }))
+    }
+
+    /// The first whole header of a frame in a range that will do, and where it stands.
+    fn find(&mut self, from: u64, end: u64, fits: impl Fn(&Frame) -> bool) -> Result<Option<(u64, Frame)>> {
+        let salt = self.header.salt;
+        let mut at = from;
+        while at < end {
             let window = self.peek(at, WINDOW_BYTES)?;
             let frames = window.windows(FRAME_BYTES).step_by(FRAME_ALIGN as usize);
-            let proof = |bytes| Frame::decode(bytes, salt).is_some_and(|frame| frame.group_first > missing);
-            proof_at = frames.into_iter().position(proof).map(|index| at + index as u64 * FRAME_ALIGN);
+            let mut decoded = frames.map(|bytes| Frame::decode(bytes, salt)).enumerate();
+            if let Some((index, frame)) = decoded.find_map(|(index, frame)| Some((index, frame.filter(&fits)?))) {
+                return Ok(Some((at + index as u64 * FRAME_ALIGN, frame)));
+            }
             // The next look starts before this one ends: a frame may stand across the border.
             at += (WINDOW_BYTES - FRAME_BYTES) as u64;
         }
-        Ok(Rest { used_bytes: end - self.position, proof_at })
+        Ok(None)
     }
 
     /// What to say about the record that should stand at the position.
     pub(crate) fn corruption(&self, sequence: u64, reason: impl Into<String>) -> Error {
-        Corruption { file: self.path.clone(), offset: self.position, sequence, reason: reason.into() }.into()
+        self.damage(sequence, reason).into()
+    }
+
+    pub(crate) fn damage(&self, sequence: u64, reason: impl Into<String>) -> Corruption {
+        Corruption { file: self.path.clone(), offset: self.position, sequence, reason: reason.into() }
     }
 
     fn peek(&mut self, offset: u64, count: usize) -> Result<&[u8]> {

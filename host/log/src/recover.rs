@@ -12,6 +12,9 @@
 //! One case cannot be told apart from a torn tail: damage inside the very last group after a crash. It is cut and reported
 //! in [`Recovery`](crate::Recovery). After a clean close it can: a mark stands behind that group.
 //!
+//! Who reads the log may know that records up to some sequence were durable. A log that ends before it has lost them, however
+//! it looks, and is left as it is.
+//!
 //! Older segments are verified as replay reads them. Bounded by one segment's length in time, by a window in memory.
 
 use std::path::Path;
@@ -25,17 +28,27 @@ use crate::segments::Segments;
 use crate::writer::{self, Writer};
 use crate::{LogOptions, Recovery};
 
-pub(crate) fn recover(disk: Arc<dyn Disk>, folder: &Path, options: &LogOptions) -> Result<(Writer, Recovery)> {
+/// Bring the log back, or begin one at the record `begin`. `known`: records up to this one are known to have been durable.
+pub(crate) fn recover(
+    disk: Arc<dyn Disk>,
+    folder: &Path,
+    options: &LogOptions,
+    begin: u64,
+    known: u64,
+) -> Result<(Writer, Recovery)> {
     create_folder(&*disk, folder)?;
     let names = disk.list(folder).map_err(|error| Error::io("list log folder", folder, error))?;
     let mut firsts: Vec<u64> = names.iter().filter_map(|path| segment_first(path)).collect();
+    if firsts.is_empty() && known >= begin {
+        return Err(ends_early(folder.to_owned(), 0, begin, known).into());
+    }
     let unfinished = drop_unfinished(&*disk, folder, &mut firsts)?;
     let segments = Arc::new(Segments::new(disk, folder, firsts.clone()));
 
     let Some(last) = firsts.last().copied() else {
         // Sequences go on where the unfinished segment would have.
-        let writer = Writer::create(segments, options.clone(), unfinished.unwrap_or(1)).map_err(|f| f.error)?;
-        let next = unfinished.unwrap_or(1);
+        let next = unfinished.unwrap_or(begin);
+        let writer = Writer::create(segments, options.clone(), next).map_err(|f| f.error)?;
         return Ok((writer, Recovery { first: next, last: next - 1, cut_bytes: 0 }));
     };
     let path = segments.path(last);
@@ -46,6 +59,9 @@ pub(crate) fn recover(disk: Arc<dyn Disk>, folder: &Path, options: &LogOptions) 
     if unfinished.is_some_and(|follower| tail.next < follower) {
         return Err(reader.corruption(tail.next, "the segment ends early: a later one was started"));
     }
+    if tail.next <= known {
+        return Err(ends_early(reader.path.clone(), reader.position, tail.next, known).into());
+    }
     if tail.cut_bytes > 0 {
         let (file, offset, bytes) = (reader.path.display(), reader.position, tail.cut_bytes);
         tracing::warn!(%file, offset, bytes, next = tail.next, "cut a torn tail from the log; nothing in it was acknowledged");
@@ -53,6 +69,12 @@ pub(crate) fn recover(disk: Arc<dyn Disk>, folder: &Path, options: &LogOptions) 
     let recovery = Recovery { first: firsts[0], last: tail.next - 1, cut_bytes: tail.cut_bytes };
     harden(&*segments.disk, folder, &mut reader, &tail)?;
     Ok((Writer::resume(segments, options.clone(), reader), recovery))
+}
+
+fn ends_early(file: std::path::PathBuf, offset: u64, sequence: u64, known: u64) -> Corruption {
+    let reason =
+        format!("the log ends here, but what reads it has seen records up to {known}: the log was replaced or removed");
+    Corruption { file, offset, sequence, reason }
 }
 
 /// Where the last segment ends.

@@ -1,11 +1,10 @@
 //! What callers and operators see: order, limits, full disks, damaged files, many threads.
 
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Barrier, mpsc};
 
-use mainstay_base::{Disk, Error, ErrorKind, Faults, RealDisk, SimDisk};
-use mainstay_log::{Corruption, Done, Log, LogOptions, Opened, Recovery};
+use mainstay_base::{Disk, Error, ErrorKind, Faults, SimDisk};
+use mainstay_log::{Corruption, Done, Log, LogOptions, Opened, Recovery, Survey, survey};
 
 const FOLDER: &str = "log";
 
@@ -175,7 +174,7 @@ fn damage_is_named_and_nothing_is_cut() {
         let source = std::error::Error::source(&error).and_then(|source| source.downcast_ref::<Corruption>());
         let expect = (&path, record_at, sequence);
         assert_eq!(source.map(|found| (&found.file, found.offset, found.sequence)), Some(expect), "{error}");
-        assert!(error.message().contains("truncate -s"), "{error}");
+        assert!(error.message().contains("nothing was changed"), "{error}");
         assert_eq!(disk.open(&path).unwrap().length().unwrap(), length);
     }
     // In the first segment, the middle, and as the very last record: the mark of the clean close proves it was durable.
@@ -205,25 +204,102 @@ fn a_damaged_header_or_a_missing_segment_is_no_empty_log() {
     );
 }
 
-#[test]
-fn the_remedy_in_the_message_works() {
-    let folder = tempfile::tempdir().unwrap();
-    let open = || Log::open(Arc::new(RealDisk), folder.path(), options());
-    let Opened { log, .. } = open().unwrap();
-    for sequence in 1..=20 {
-        log.append_blocking(vec![sequence; 100]).unwrap();
-    }
-    log.close().unwrap();
-    let path = folder.path().join("00000000000000000001.log");
-    let mut bytes = std::fs::read(&path).unwrap();
-    bytes[64 + 136 * 9] ^= 1;
-    std::fs::File::create(&path).unwrap().write_all(&bytes).unwrap();
+/// What the survey says of a log of 100 records, of which the caller has some, after somebody has changed it.
+fn surveyed(have: u64, damage: impl FnOnce(&SimDisk, &[PathBuf])) -> (Survey, Vec<u64>) {
+    let disk = written(100);
+    damage(&disk, &segments(&disk));
+    let before: Vec<_> = segments(&disk).iter().map(|path| disk.open(path).unwrap().length().unwrap()).collect();
+    let mut read = Vec::new();
+    let found = survey(&disk, Path::new(FOLDER), have, &mut |sequence, payload| {
+        assert_eq!(payload, vec![sequence as u8; 100]);
+        read.push(sequence);
+        Ok(())
+    });
+    let after: Vec<_> = segments(&disk).iter().map(|path| disk.open(path).unwrap().length().unwrap()).collect();
+    assert_eq!(before, after, "a survey changes nothing");
+    (found.unwrap(), read)
+}
 
-    let error = open().err().expect("damage is noticed");
-    let command = error.message().split('`').find(|part| part.starts_with("truncate")).expect("a command").to_owned();
-    let mut words = command.split(' ');
-    assert!(std::process::Command::new(words.next().unwrap()).args(words).status().unwrap().success(), "{command}");
-    assert_eq!(open().unwrap().recovery.last, 9);
+#[test]
+fn a_survey_says_what_can_be_had_and_what_not() {
+    /// Bytes from the start of the segment that holds it to a record.
+    fn place(paths: &[PathBuf], sequence: u64) -> (PathBuf, u64) {
+        let first_of = |path: &PathBuf| path.file_stem().unwrap().to_str().unwrap().parse::<u64>().unwrap();
+        let path = paths.iter().rfind(|path| first_of(path) <= sequence).unwrap();
+        (path.clone(), 64 + 136 * (sequence - first_of(path)))
+    }
+    #[track_caller]
+    fn check(have: u64, damage: impl FnOnce(&SimDisk, &[PathBuf]), to: u64, lost: Option<(u64, u64)>, damages: u64) {
+        let (found, read) = surveyed(have, damage);
+        assert_eq!((found.readable_to, found.lost(), found.damages), (to, lost, damages), "{found:?}");
+        assert_eq!(read, (have + 1..=to).collect::<Vec<_>>());
+        assert!(found.is_end_known, "{found:?}");
+    }
+    let flip = |sequence: u64, byte: u64| {
+        move |disk: &SimDisk, paths: &[PathBuf]| {
+            let (path, at) = place(paths, sequence);
+            disk.flip_bit(&path, at + byte, 3).unwrap();
+        }
+    };
+    check(0, |_, _| {}, 100, None, 0);
+    check(100, |_, _| {}, 100, None, 0);
+    // In a payload and in a frame's header; below, at and above what the caller has.
+    for byte in [50, 4] {
+        check(40, flip(20, byte), 100, None, 1);
+        check(40, flip(40, byte), 100, None, 1);
+        check(40, flip(41, byte), 40, Some((41, 100)), 1);
+        check(40, flip(70, byte), 69, Some((70, 100)), 1);
+        check(99, flip(100, byte), 99, Some((100, 100)), 1);
+        check(100, flip(100, byte), 100, None, 1);
+    }
+    // A header whose salt is whole is made again from the file's name; one whose salt is not is followed unproved.
+    check(0, |disk, paths| disk.flip_bit(&paths[0], 60, 0).unwrap(), 100, None, 1);
+    check(0, |disk, paths| disk.flip_bit(paths.last().unwrap(), 3, 0).unwrap(), 100, None, 1);
+    check(0, |disk, paths| disk.flip_bit(&paths[0], 24, 0).unwrap(), 0, Some((1, 100)), 1);
+    check(100, |disk, paths| disk.flip_bit(paths.last().unwrap(), 24, 0).unwrap(), 100, None, 1);
+    // A segment that is gone.
+    let gone = |at: usize| move |disk: &SimDisk, paths: &[PathBuf]| disk.remove(&paths[at]).unwrap();
+    check(0, gone(0), 0, Some((1, 100)), 0);
+    check(60, gone(1), 100, None, 1);
+    check(0, gone(1), 29, Some((30, 100)), 1);
+
+    let (found, _) = surveyed(100, |disk, paths| {
+        for path in paths {
+            disk.remove(path).unwrap();
+        }
+    });
+    assert_eq!(found, Survey { readable_to: 100, ..Survey::default() });
+}
+
+#[test]
+fn a_log_that_ends_before_what_is_known_is_not_cut() {
+    let disk = written(100);
+    let path = segments(&disk).pop().unwrap();
+    // The last record and the mark behind it: what a torn tail looks like.
+    let file = disk.open(&path).unwrap();
+    let length = file.length().unwrap();
+    file.write_at(&[7; 160], length - 168).unwrap();
+    let beyond = |known| Log::open_beyond(Arc::new(disk.clone()), Path::new(FOLDER), options(), known);
+    let error = beyond(100).err().expect("record 100 is gone");
+    let says = "ends here, but what reads it has seen records up to 100";
+    assert!(error.message().contains(says) && Corruption::of(&error).unwrap().sequence == 100, "{error}");
+    assert_eq!(file.length().unwrap(), length);
+    assert_eq!(beyond(99).unwrap().recovery.last, 99);
+    let empty = SimDisk::new();
+    assert!(Log::open_beyond(Arc::new(empty.clone()), Path::new(FOLDER), options(), 1).is_err());
+    assert_eq!(segments(&empty).len(), 0);
+}
+
+#[test]
+fn a_log_can_begin_anywhere() {
+    let disk: Arc<dyn Disk> = Arc::new(SimDisk::new());
+    let begin = |first| Log::begin(disk.clone(), Path::new(FOLDER), options(), first);
+    let log = begin(92).unwrap();
+    assert_eq!((log.append_blocking(vec![1]).unwrap(), log.append_blocking(vec![2]).unwrap()), (92, 93));
+    log.close().unwrap();
+    assert_eq!(begin(94).err().unwrap().kind(), ErrorKind::Invalid);
+    let recovery = Log::open(disk.clone(), Path::new(FOLDER), options()).unwrap().recovery;
+    assert_eq!((recovery.first, recovery.last), (92, 93));
 }
 
 #[test]

@@ -60,7 +60,7 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelCommand,
     },
-    /// Look at the data folder and say what is wrong with it and what to do
+    /// Look at the data folder and say what is wrong with it and what to do; changes nothing unless told to
     Doctor(Doctor),
     /// Look after stored blobs
     Blobs {
@@ -248,6 +248,13 @@ pub struct Doctor {
     /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Instead of looking: move a damaged log aside and go on with the commits that the ordered index and the log still
+    /// hold; nothing is removed
+    #[arg(long, conflicts_with_all = ["deep", "json"])]
+    pub repair: bool,
+    /// With `--repair`, where commits are lost: the first of them, as `doctor` names it
+    #[arg(long, value_name = "COMMIT", requires = "repair")]
+    pub give_up_from: Option<u64>,
 }
 
 /// What to do with blobs.

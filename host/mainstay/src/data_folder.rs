@@ -54,7 +54,10 @@ pub struct Owner {
 
 impl std::fmt::Display for Owner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "process {} (`mainstay {}`", self.pid, self.command)?;
+        match self.pid {
+            0 => write!(f, "another process (`mainstay {}`", self.command)?,
+            pid => write!(f, "process {pid} (`mainstay {}`", self.command)?,
+        }
         if let Some(http) = &self.http {
             write!(f, " at {http}")?;
         }
@@ -85,6 +88,48 @@ pub enum Opened {
     Held(Owner),
 }
 
+/// What somebody who only looks finds. Nothing is made or written for it.
+pub enum Look {
+    /// Nobody uses it, and nobody can begin to until this is dropped.
+    Free(Looked),
+    /// Another process holds it.
+    Held(Owner),
+    /// No server has used it yet.
+    New,
+}
+
+/// A data folder that nobody changes until this is dropped.
+pub struct Looked {
+    engine: Engine,
+    _lock: Option<File>,
+}
+
+impl Looked {
+    /// The ordered store that it was made with.
+    pub fn engine(&self) -> Engine {
+        self.engine
+    }
+}
+
+/// Look at a data folder without changing it.
+pub fn look(path: &Path) -> Result<Look> {
+    let lock_path = path.join("lock");
+    let lock = match File::open(&lock_path) {
+        Ok(mut lock) => match lock.try_lock_shared() {
+            Ok(()) => Some(lock),
+            Err(TryLockError::WouldBlock) => return Ok(Look::Held(read_owner(&mut lock))),
+            Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path, error)),
+        },
+        // Who uses it has made it.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => return Err(Error::io("open", &lock_path, error)),
+    };
+    Ok(match read_version(&path.join("version"))? {
+        Some(version) => Look::Free(Looked { engine: version.engine, _lock: lock }),
+        None => Look::New,
+    })
+}
+
 impl DataFolder {
     /// Lock the folder, making it if it is not there. `engine` is what the operator asks for, if he does.
     pub fn open(path: &Path, command: &str, engine: Option<Engine>) -> std::result::Result<DataFolder, Failure> {
@@ -104,7 +149,7 @@ impl DataFolder {
         let mut lock = open_private(&lock_path).map_err(|error| Error::io("open", &lock_path, error))?;
         match lock.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Ok(Opened::Held(read_owner(&mut lock))),
+            Err(TryLockError::WouldBlock) => return Ok(Opened::Held(holder(&mut lock))),
             Err(TryLockError::Error(error)) => return Err(Error::io("lock", &lock_path, error)),
         }
         let mut folder = DataFolder { path: path.into(), lock, engine: Engine::default() };
@@ -191,12 +236,11 @@ fn read_owner(lock: &mut File) -> Owner {
     serde_json::from_str(&text).unwrap_or_default()
 }
 
-/// The owner in the lock, without taking it: for looking only.
-pub fn owner_of(path: &Path) -> Option<Owner> {
-    let mut lock = File::open(path.join("lock")).ok()?;
-    match lock.try_lock() {
-        Err(TryLockError::WouldBlock) => Some(read_owner(&mut lock)),
-        _ => None,
+/// Who has the lock that this process did not get. Those who only look share it and write nothing into it.
+fn holder(lock: &mut File) -> Owner {
+    match lock.try_lock_shared() {
+        Ok(()) => Owner { command: "doctor".into(), ..Owner::default() },
+        Err(_) => read_owner(lock),
     }
 }
 
@@ -246,7 +290,7 @@ mod tests {
         let mut first = DataFolder::open(&path, "serve", None).unwrap();
         let owner = Owner { pid: 42, command: "serve".into(), http: Some("http://127.0.0.1:7600".into()), grpc: None };
         first.describe(&owner).unwrap();
-        assert_eq!(owner_of(&path), Some(owner));
+        assert!(matches!(look(&path).unwrap(), Look::Held(found) if found == owner));
         let failure = DataFolder::open(&path, "serve", None).unwrap_err();
         assert_eq!(failure.exit, crate::exit::Exit::InUse);
         let shown = path.display();
@@ -258,8 +302,20 @@ mod tests {
             )
         );
         drop(first);
-        assert_eq!(owner_of(&path), None);
+        let (one, two) = (look(&path).unwrap(), look(&path).unwrap());
+        assert!(matches!((&one, &two), (Look::Free(_), Look::Free(_))));
+        let failure = DataFolder::open(&path, "serve", None).unwrap_err();
+        let words = "is in use by another process (`mainstay doctor`); stop";
+        assert!(failure.error.message().contains(words), "{failure:?}");
+        drop((one, two));
         drop(DataFolder::open(&path, "serve", None).unwrap());
+    }
+
+    #[test]
+    fn looking_makes_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(look(root.path()).unwrap(), Look::New));
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

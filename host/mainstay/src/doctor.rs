@@ -1,19 +1,25 @@
-//! `mainstay doctor`: looks at a data folder and says what is wrong with it and what to do.
+//! `mainstay doctor`: looks at a data folder and says what is wrong with it and what to do; `--repair` sets a damaged log
+//! aside.
 //!
 //! Owns the list of checks. Each answers ok, warn or fail, what it found, and the remedy. Separate because it must work when
-//! nothing else does. While a server uses the folder, the checks that would disturb it are skipped and say so. Bounded: the
-//! checks of log and store read all of both, that of blobs asks for the length of each (and reads them with `--deep`), the
-//! others read what their rooms read at start; none writes more than a megabyte of its own. A check that fails does not end the
-//! others.
+//! nothing else does. Looking changes nothing: log, index and blobs are opened as the server would open them, on a disk
+//! that keeps every change in memory ([`ShadowDisk`]). Two things are plainly told: the sync check writes one file and removes
+//! it, and sled, which cannot be opened without writing, tidies its own files as at every start. While a server uses the
+//! folder, the checks that would disturb it are skipped and say so.
+//!
+//! Bounded: the checks of log and store read all of both, that of blobs asks for the length of each (and reads them with
+//! `--deep`), the others read what their rooms read at start; what opening would change takes at most
+//! [`SHADOW_BYTES_MAX`] of memory. A check that fails does not end the others.
 
-use crate::data_folder::{self, DataFolder, Opened};
-use crate::exit::Exit;
+use crate::config::Engine;
+use crate::data_folder::{self, DataFolder, Look, Looked};
+use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use crate::token_commands::block_on;
-use mainstay_base::{Disk, Error, RealDisk, Result, SystemClock};
-use mainstay_log::{Log, LogOptions};
-use mainstay_store::Store;
+use mainstay_base::{Error, Result, ShadowDisk, SystemClock};
+use mainstay_runtime::compile::cache_trouble;
 use mainstay_store::blobs::{BlobBackend, Blobs};
+use mainstay_store::{Repaired, Store, StoreOptions, examine_log, repair_log};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::Write;
@@ -26,6 +32,8 @@ const FREE_BYTES_WARN: u64 = 2 << 30;
 const FREE_BYTES_FAIL: u64 = 256 << 20;
 const SYNC_WARN: Duration = Duration::from_millis(20);
 const SYNCS: usize = 16;
+/// What opening log and index as the server does may change, in memory.
+const SHADOW_BYTES_MAX: u64 = 512 << 20;
 
 /// How a check ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -80,22 +88,28 @@ pub fn examine(settings: &Settings, deep: bool) -> Vec<Finding> {
         add(&mut report, "data folder", || warn(format!("`{}` does not exist yet", path.display()), remedy));
         return report;
     }
-    let mut opened = None;
-    add(&mut report, "data folder", || match DataFolder::try_open(path, "doctor", None)? {
-        Opened::Ours(folder) => {
+    let (mut looked, mut is_held) = (None, false);
+    add(&mut report, "data folder", || match data_folder::look(path)? {
+        Look::Free(folder) => {
             let found = format!("`{}`, made with {}", path.display(), folder.engine().as_str());
-            opened = Some(folder);
+            looked = Some(folder);
             ok(found)
         }
-        Opened::Held(owner) => ok(format!("`{}`, in use by {owner}", path.display())),
+        Look::Held(owner) => {
+            is_held = true;
+            ok(format!("`{}`, in use by {owner}", path.display()))
+        }
+        Look::New => {
+            let remedy = "start the server once, or name another folder with `--data`";
+            warn(format!("`{}` has no file `version`: no server has used it yet", path.display()), remedy)
+        }
     });
-    let is_held = data_folder::owner_of(path).is_some() && opened.is_none();
     add(&mut report, "permissions", || permissions(path));
     add(&mut report, "disk space", || disk_space(path));
     add(&mut report, "disk sync", || disk_sync(path));
-    match &opened {
+    match &looked {
         Some(folder) => {
-            add(&mut report, "log", || log(path));
+            add(&mut report, "log", || log(settings, folder));
             add(&mut report, "store", || store(settings, folder));
             add(&mut report, "blobs", || blobs(settings, folder, deep));
         }
@@ -197,33 +211,42 @@ fn milliseconds(time: Duration) -> f64 {
     time.as_secs_f64() * 1000.0
 }
 
-/// Every record's checksum, from the oldest kept to the newest.
-fn log(path: &Path) -> Result<Answer> {
-    let folder = path.join("store/log");
-    if !folder.exists() {
-        return ok("nothing has been written yet");
+/// The store's options on a disk that keeps changes to itself; none when there is no store yet.
+fn shadow(settings: &Settings, folder: &Looked) -> Option<StoreOptions> {
+    let options = settings.store(folder.engine());
+    let place = settings.data.join("store");
+    let has = |name: &str| place.join(name).exists();
+    // sled would make its folder where there is none.
+    let is_there = match folder.engine() {
+        Engine::Sled => has("ordered.sled"),
+        Engine::Redb => has("ordered.redb") || has("log"),
+    };
+    is_there.then(|| StoreOptions { disk: Arc::new(ShadowDisk::new(SHADOW_BYTES_MAX)), ..options })
+}
+
+const NO_STORE: &str = "nothing has been written yet";
+
+/// Every record's checksum, from the oldest kept to the newest, and whether the index has what cannot be read.
+fn log(settings: &Settings, folder: &Looked) -> Result<Answer> {
+    let Some(options) = shadow(settings, folder) else { return ok(NO_STORE) };
+    let report = examine_log(&options)?;
+    if !report.is_whole() {
+        return fail(report.damage(), report.remedy());
     }
-    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
-    let opened = Log::open(disk, &folder, LogOptions::default())?;
-    let mut records = 0_u64;
-    for record in opened.log.replay(opened.recovery.first) {
-        record.map_err(|error| error.context("the log is damaged; restore the data folder from a backup"))?;
-        records += 1;
-    }
-    opened.log.close()?;
-    let last = opened.recovery.last;
-    match opened.recovery.cut_bytes {
-        0 => ok(format!("{records} records are whole, the newest is {last}")),
-        cut => ok(format!(
-            "{records} records are whole, the newest is {last}; {cut} bytes of an unfinished write were cut"
+    let (records, newest) = (report.survey.records, report.survey.newest);
+    match report.survey.torn_bytes {
+        0 => ok(format!("{records} records are whole, the newest is {newest}")),
+        torn => ok(format!(
+            "{records} records are whole, the newest is {newest}; the next start cuts {torn} bytes of an unfinished write"
         )),
     }
 }
 
 /// Opens as the server would, then reads every value against its checksum.
-fn store(settings: &Settings, folder: &DataFolder) -> Result<Answer> {
+fn store(settings: &Settings, folder: &Looked) -> Result<Answer> {
+    let Some(options) = shadow(settings, folder) else { return ok(NO_STORE) };
     let start = Instant::now();
-    let store = Store::open(settings.store(folder.engine()))?;
+    let store = Store::open(options)?;
     let opened = start.elapsed();
     let sequence = store.sequence();
     let verified = store.verify();
@@ -231,14 +254,19 @@ fn store(settings: &Settings, folder: &DataFolder) -> Result<Answer> {
     // What was found comes first: a damaged store may not close either.
     let entries = verified?;
     closed?;
-    ok(format!("opens in {:.0} ms at commit {sequence}; {entries} entries match their checksums", milliseconds(opened)))
+    let tidied = if folder.engine() == Engine::Sled { "; sled tidied its files, as at every start" } else { "" };
+    ok(format!(
+        "opens in {:.0} ms at commit {sequence}; {entries} entries match their checksums{tidied}",
+        milliseconds(opened)
+    ))
 }
 
 /// Every blob that is recorded is there and has its length; with `deep`, its digest too.
-fn blobs(settings: &Settings, folder: &DataFolder, deep: bool) -> Result<Answer> {
-    let place = folder.path().join("blobs");
-    let store = Store::open(settings.store(folder.engine()))?;
-    let backend = BlobBackend::Local { folder: place.clone() };
+fn blobs(settings: &Settings, folder: &Looked, deep: bool) -> Result<Answer> {
+    let Some(options) = shadow(settings, folder) else { return ok(NO_STORE) };
+    let place = settings.data.join("blobs");
+    let store = Store::open(options)?;
+    let backend = BlobBackend::LocalAsItIs { folder: place.clone() };
     let blobs = Blobs::open(store.clone(), backend, Arc::new(SystemClock::default()), settings.blob_grace)?;
     let report = block_on(blobs.check(deep))?;
     drop(blobs);
@@ -256,6 +284,33 @@ fn blobs(settings: &Settings, folder: &DataFolder, deep: bool) -> Result<Answer>
         found,
         format!("store the same content again, or restore these files below `{}` from a backup", place.display()),
     )
+}
+
+/// Set a damaged log aside, on the disk itself, and say what was done. `give_up_from` must name the first commit that is
+/// lost, if any is.
+pub fn repair(settings: &Settings, give_up_from: Option<u64>) -> std::result::Result<String, Failure> {
+    let path = &settings.data;
+    if let Look::New = data_folder::look(path)? {
+        let words = format!("`{}` is no data folder of a server; name another with `--data`", path.display());
+        return Err(Error::not_found(words).into());
+    }
+    let folder = DataFolder::open(path, "doctor --repair", None)?;
+    let repaired = repair_log(&settings.store(folder.engine()), give_up_from)?;
+    Ok(match repaired {
+        Repaired::NotNeeded => "The log is whole and fits the ordered index; nothing was changed.\n".into(),
+        Repaired::SetAside { old, newest, lost } => {
+            let lost = match lost {
+                Some((from, to)) => format!("Commits {from} to {to} were given up."),
+                None => "Nothing that the log speaks of was lost.".into(),
+            };
+            format!(
+                "The damaged log is now in `{}`; keep it until you are sure that nothing is missing.\n{lost} The host goes on \
+                 at commit {}.\n",
+                old.display(),
+                newest + 1
+            )
+        }
+    })
 }
 
 fn plugins(path: &Path) -> Result<Answer> {
@@ -287,6 +342,9 @@ fn compiled(path: &Path) -> Result<Answer> {
         }
         files += 1;
         bytes += kind.len();
+    }
+    if let Some(trouble) = cache_trouble(&folder)? {
+        return warn(trouble, "nothing to do: the next start makes a new one, and compiles the plugins again");
     }
     ok(format!("{files} files, {} KiB", bytes >> 10))
 }

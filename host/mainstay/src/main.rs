@@ -94,6 +94,10 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
 }
 
 fn examine(settings: &Settings, options: &cli::Doctor) -> Result<Exit, Failure> {
+    if options.repair {
+        print_text(&doctor::repair(settings, options.give_up_from)?);
+        return Ok(Exit::Done);
+    }
     let report = doctor::examine(settings, options.deep);
     match options.json {
         true => {

@@ -23,7 +23,7 @@ kind = "model"
 name-pattern = "*"
 pointer = "production"
 requires = [
-    { path = ["produced-by"], label = { key = "commit" } },
+    { path = ["produced-by"], label = { key = "source-commit" } },
     { path = ["produced-by", "trained-on"] },
 ]
 "#;
@@ -39,7 +39,7 @@ pub fn all() -> Vec<(&'static str, String)> {
 
 fn command_line() -> String {
     let mut text = String::from(
-        "# Command line\n\n<!-- Generated from the definitions in host/mainstay; run its tests with MAINSTAY_BLESS=1. -->\n\n\
+        "# Command line\n\n<!-- Generated from the definitions in host/mainstay. -->\n\n\
          Flags win over environment variables, those over the configuration file, that over defaults.\n",
     );
     let mut root = Cli::command();
@@ -116,7 +116,7 @@ fn describe_argument(arg: &Arg) -> String {
 
 fn configuration() -> String {
     let mut text = String::from(
-        "# Configuration\n\n<!-- Generated from the definitions in host/mainstay; run its tests with MAINSTAY_BLESS=1. -->\n\n\
+        "# Configuration\n\n<!-- Generated from the definitions in host/mainstay. -->\n\n\
          A TOML file given with `--config FILE` or `MAINSTAY_CONFIG`; `mainstay config show` prints what applies and where it\n\
          comes from, `mainstay config schema` the schema for an editor. Unknown keys are refused.\n",
     );

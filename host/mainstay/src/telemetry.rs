@@ -162,4 +162,8 @@ impl TraceHook for Hook {
             sampled: made.is_sampled(),
         })
     }
+
+    fn rename(&self, span: &tracing::Span, name: &str) {
+        span.context().span().update_name(name.to_owned());
+    }
 }

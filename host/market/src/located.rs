@@ -209,9 +209,12 @@ fn explain(schema: &Value, error: &jsonschema::ValidationError<'_>, whole: &str)
             format!("{label} is {given}; {near}it is one of {}", list(&known))
         }
         ValidationErrorKind::Pattern { .. } => {
+            let example = schema.pointer(parent).and_then(example);
+            let words = [help.map(Into::into), example.map(|text| format!("Write for example {text}."))];
+            let words: Vec<String> = words.into_iter().flatten().collect();
             return vec![Problem::value(
                 pointer,
-                format!("{label} is {given}; {}", help.unwrap_or("it has another form")),
+                format!("{label} is {given}, which does not fit. {}", words.join(" ")),
             )];
         }
         ValidationErrorKind::Minimum { limit } => format!("{label} is {given}; write at least {limit}"),
@@ -351,7 +354,10 @@ mod tests {
         check("", "a.toml:1:1: the file lacks `name`; write `name = \"box\"`");
         check("name = 'box'\ncuont = 1", "a.toml:2:1: the file has no key `cuont`; did you mean `count`?");
         check("name = 'box'\n\n  count = 10", "a.toml:3:11: `count` is `10`; write at most 9");
-        check("name = 'Box'", "a.toml:1:8: `name` is `\"Box\"`; Lowercase letters.");
+        check(
+            "name = 'Box'",
+            "a.toml:1:8: `name` is `\"Box\"`, which does not fit. Lowercase letters. Write for example \"box\".",
+        );
         check("name = 7", "a.toml:1:8: `name` is `7`, which must be text in quotes");
         check(
             "name = 'a'\ncolour = 'gren'",
@@ -366,7 +372,7 @@ mod tests {
     fn all_problems_are_reported_in_the_order_of_the_file() {
         check(
             "count = 0\nname = 'A'",
-            "a.toml:1:9: `count` is `0`; write at least 1\na.toml:2:8: `name` is `\"A\"`; Lowercase letters.",
+            "a.toml:1:9: `count` is `0`; write at least 1\na.toml:2:8: `name` is `\"A\"`, which does not fit. Lowercase letters. Write for example \"box\".",
         );
     }
 

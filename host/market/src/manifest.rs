@@ -43,7 +43,7 @@ pub struct Manifest {
     /// SPDX expression of the licence.
     #[schemars(length(min = 1, max = 100), extend("examples" = ["Apache-2.0"]))]
     pub license: String,
-    /// The component's file, relative to the manifest, ends with `.wasm`.
+    /// The component: a file in the manifest's folder or below it, whose path has no `..` and ends with `.wasm`.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}\.wasm$"), extend("examples" = ["plugin.wasm"]))]
     pub component: String,
     /// The worlds that the component exports, with versions.
@@ -121,7 +121,7 @@ pub struct Limits {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ConfigFile {
-    /// A JSON Schema file, relative to the manifest, ends with `.json`.
+    /// A JSON Schema: a file in the manifest's folder or below it, whose path has no `..` and ends with `.json`.
     #[schemars(regex(pattern = r"^[A-Za-z0-9_][A-Za-z0-9_./-]{0,200}\.json$"), extend("examples" = ["config.schema.json"]))]
     pub schema: String,
 }
@@ -452,7 +452,14 @@ inline-body-kib = 16
         check(
             "name = \"box\"",
             "name = \"Box!\"",
-            "plugin.toml:1:8: `name` is `\"Box!\"`; A name is 1 to 63 of `a-z`, `0-9` and `-`, and starts with a letter.",
+            "plugin.toml:1:8: `name` is `\"Box!\"`, which does not fit. A name is 1 to 63 of `a-z`, `0-9` and `-`, and starts \
+             with a letter. Write for example \"tracking\".",
+        );
+        check(
+            "component = \"box.wasm\"",
+            "component = \"../../../etc/passwd\"",
+            "plugin.toml:5:13: `component` is `\"../../../etc/passwd\"`, which does not fit. The component: a file in the \
+             manifest's folder or below it, whose path has no `..` and ends with `.wasm`. Write for example \"plugin.wasm\".",
         );
         check(
             "license = \"Apache-2.0\"\n",

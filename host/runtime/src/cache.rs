@@ -4,12 +4,13 @@
 //! and the code, under a random key that lives beside the entries with mode 0600. Deserializing code is unsafe, so an entry
 //! whose tag is wrong is treated as absent: it is compiled again and replaced.
 //!
-//! Bounded by: [`ENTRY_BYTES_MAX`] an entry, [`ENTRIES_MAX`] entries; the oldest go. On failure: a cache that cannot be read or written costs a compilation and a
-//! warning, never an answer.
+//! Bounded by: [`ENTRY_BYTES_MAX`] an entry, [`ENTRIES_MAX`] entries; the oldest go. On failure: everything here can be made
+//! again, so a cache that cannot be read or written costs a compilation and a warning, never an answer. A key that is
+//! damaged is replaced, and the entries under it go.
 
 use std::fs;
 use std::io::{Read, Write};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use hmac::{Hmac, Mac};
@@ -38,7 +39,18 @@ impl Cache {
         fs::create_dir_all(folder).map_err(|error| Error::io("create the folder", folder, error))?;
         let private = fs::Permissions::from_mode(0o700);
         fs::set_permissions(folder, private).map_err(|error| Error::io("protect the folder", folder, error))?;
-        let key = read_or_make_key(&folder.join(KEY_FILE))?;
+        let key = match read_key(folder)? {
+            Key::Good(key) => key,
+            Key::None => make_key(folder)?,
+            Key::Damaged(found_bytes) => {
+                tracing::warn!(
+                    path = %folder.join(KEY_FILE).display(), found_bytes, expected_bytes = KEY_BYTES,
+                    "the key of compiled code is damaged; a new one is made, and plugins compile again"
+                );
+                remove_entries(folder).map_err(|error| Error::io("clear the folder", folder, error))?;
+                make_key(folder)?
+            }
+        };
         Ok(Cache { folder: folder.to_owned(), key })
     }
 
@@ -89,40 +101,69 @@ impl Cache {
 
     /// Entries beyond the bound, by when they were written.
     fn remove_oldest(&self) -> std::io::Result<()> {
-        let mut entries = Vec::new();
-        for entry in fs::read_dir(&self.folder)? {
-            let path = entry?.path();
-            if path.extension().is_some_and(|end| end == "cwasm") {
-                entries.push((fs::metadata(&path)?.modified()?, path));
-            }
-        }
-        entries.sort();
+        let entries = entries(&self.folder)?;
         let surplus = entries.len().saturating_sub(ENTRIES_MAX);
         entries[..surplus].iter().try_for_each(|(_, path)| fs::remove_file(path))
     }
 }
 
-fn read_or_make_key(path: &Path) -> Result<[u8; KEY_BYTES]> {
-    match fs::read(path) {
-        Ok(bytes) => bytes.try_into().map_err(|_| {
-            Error::invalid(format!(
-                "`{}` is no key of {KEY_BYTES} bytes; remove it, and plugins compile again",
-                path.display()
-            ))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            let mut key = [0; KEY_BYTES];
-            OsRandom.fill(&mut key);
-            let written =
-                fs::File::options().write(true).create_new(true).mode(0o600).open(path).and_then(|mut file| {
-                    file.write_all(&key)?;
-                    file.sync_all()
-                });
-            written.map_err(|error| Error::io("write the key", path, error))?;
-            Ok(key)
-        }
-        Err(error) => Err(Error::io("read the key", path, error)),
+enum Key {
+    Good([u8; KEY_BYTES]),
+    None,
+    /// Not as long as a key is, but this.
+    Damaged(usize),
+}
+
+fn read_key(folder: &Path) -> Result<Key> {
+    let path = folder.join(KEY_FILE);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(<[u8; KEY_BYTES]>::try_from(&bytes[..]).map_or(Key::Damaged(bytes.len()), Key::Good)),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Key::None),
+        Err(error) => Err(Error::io("read the key", &path, error)),
     }
+}
+
+/// A new key, whole or not at all. Temporary files have mode 0600.
+fn make_key(folder: &Path) -> Result<[u8; KEY_BYTES]> {
+    let path = folder.join(KEY_FILE);
+    let mut key = [0; KEY_BYTES];
+    OsRandom.fill(&mut key);
+    let write = || -> std::io::Result<()> {
+        let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
+        file.write_all(&key)?;
+        file.as_file().sync_all()?;
+        file.persist(&path).map(drop).map_err(|error| error.error)
+    };
+    write().map_err(|error| Error::io("write the key", &path, error))?;
+    Ok(key)
+}
+
+/// What is wrong with the cache in this folder and costs a compilation, if anything. Changes nothing.
+pub(crate) fn trouble(folder: &Path) -> Result<Option<String>> {
+    Ok(match read_key(folder)? {
+        Key::Damaged(found_bytes) => Some(format!(
+            "the key `{}` has {found_bytes} bytes instead of {KEY_BYTES}",
+            folder.join(KEY_FILE).display()
+        )),
+        Key::Good(_) | Key::None => None,
+    })
+}
+
+/// The entries, by when they were written.
+fn entries(folder: &Path) -> std::io::Result<Vec<(std::time::SystemTime, PathBuf)>> {
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|end| end == "cwasm") {
+            entries.push((fs::metadata(&path)?.modified()?, path));
+        }
+    }
+    entries.sort();
+    Ok(entries)
+}
+
+fn remove_entries(folder: &Path) -> std::io::Result<()> {
+    entries(folder)?.iter().try_for_each(|(_, path)| fs::remove_file(path))
 }
 
 #[cfg(test)]
@@ -143,5 +184,26 @@ mod tests {
         cache.put(&engine, b"one more", b"compiled");
         assert_eq!(names(), ENTRIES_MAX);
         assert_eq!(cache.get(&engine, b"one more").as_deref(), Some(&b"compiled"[..]));
+    }
+
+    #[test]
+    fn a_damaged_key_is_replaced_and_what_it_vouched_for_goes() {
+        for damaged in [&b""[..], &[7; KEY_BYTES - 1], &[7; KEY_BYTES + 1]] {
+            let folder = tempfile::tempdir().unwrap();
+            let engine = Engine::new(&EngineOptions { instances: 1, threads: 1, ..EngineOptions::default() }).unwrap();
+            Cache::open(folder.path()).unwrap().put(&engine, b"wasm", b"compiled");
+            assert_eq!(trouble(folder.path()).unwrap(), None);
+            let key = folder.path().join(KEY_FILE);
+            fs::write(&key, damaged).unwrap();
+            let told = trouble(folder.path()).unwrap().unwrap();
+            assert!(told.contains(&format!("has {} bytes instead of 32", damaged.len())), "{told}");
+            let cache = Cache::open(folder.path()).unwrap();
+            assert_eq!(cache.get(&engine, b"wasm"), None);
+            assert_eq!(entries(folder.path()).unwrap().len(), 0);
+            cache.put(&engine, b"wasm", b"compiled");
+            assert_eq!(fs::metadata(&key).unwrap().permissions().mode() & 0o777, 0o600);
+            let again = Cache::open(folder.path()).unwrap().get(&engine, b"wasm");
+            assert_eq!(again.as_deref(), Some(&b"compiled"[..]));
+        }
     }
 }

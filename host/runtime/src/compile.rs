@@ -20,7 +20,7 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use wasmtime::component::Component;
 
 use crate::artifact::{self, Authentic};
-use crate::cache::{Cache, ENTRY_BYTES_MAX};
+use crate::cache::{self, Cache, ENTRY_BYTES_MAX};
 use crate::engine::{Engine, compile_config};
 
 /// The largest component file.
@@ -77,6 +77,11 @@ pub struct Compiler {
     engine: Engine,
     place: CompileIn,
     cache: Option<Cache>,
+}
+
+/// What is wrong with the cache in this folder and will cost a compilation, if anything. Changes nothing.
+pub fn cache_trouble(folder: &Path) -> Result<Option<String>> {
+    cache::trouble(folder)
 }
 
 impl Compiler {

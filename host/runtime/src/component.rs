@@ -187,6 +187,7 @@ impl<W: World> Component<W> {
         let context = instance.store.data_mut().call_context();
         self.facts.counters.host_calls.add(context.host_calls());
         let outcome = result.map_err(|error| self.classify(context, &error));
+        self.tell_of_trap(&outcome, &instance.store);
         if self.reuse && outcome.as_ref().err().is_none_or(CallError::spares_instance) {
             self.keep(instance);
         }
@@ -211,7 +212,19 @@ impl<W: World> Component<W> {
         self.facts.counters.instances.add(1);
         match self.world.instantiate(&mut store).await {
             Ok(exports) => Ok(Instance { store, exports }),
-            Err(error) => Err(self.classify(store.data_mut().call_context(), &error)),
+            Err(error) => {
+                let outcome = Err(self.classify(store.data_mut().call_context(), &error));
+                self.tell_of_trap(&outcome, &store);
+                outcome
+            }
+        }
+    }
+
+    /// The one line in the log that has the trace: whoever asked is only told that it is there.
+    fn tell_of_trap<R>(&self, outcome: &CallResult<R>, store: &Store<W::Data>) {
+        if let Err(CallError::Trap { plugin, reason }) = outcome {
+            let trace_id = store.data().trace_id();
+            tracing::error!(%plugin, trace_id, %reason, "the plugin trapped");
         }
     }
 
@@ -248,7 +261,8 @@ impl<W: World> Component<W> {
                 self.facts.plugin
             )));
         }
-        let reason = format!("{error:?}");
+        // The causes with the plugin's own backtrace; `{:?}` would add the host's, where that is switched on.
+        let reason = format!("{error:#}");
         if reason.contains(COPY_LIMIT_WORDS) {
             return context.output_too_large();
         }
@@ -268,9 +282,6 @@ impl<W: World> Component<W> {
             return;
         };
         self.facts.counters.note(error);
-        if let CallError::Trap { plugin, reason } = error {
-            tracing::warn!(%plugin, %reason, "the plugin trapped");
-        }
         if error.is_misbehaviour() {
             if let Some(length_ms) = self.quarantine.failed() {
                 let (failures, _) = self.quarantine.status();

@@ -59,6 +59,11 @@ pub trait HostData: Send + 'static {
     /// The context of the call that the store is serving.
     fn call_context(&mut self) -> &mut CallContext;
 
+    /// Which trace the call belongs to, for the log; empty when to none.
+    fn trace_id(&self) -> &str {
+        ""
+    }
+
     /// This data replaces `before` in a warm instance: take over what must not start anew.
     fn inherit(&mut self, before: &mut Self) {
         let _ = before;

@@ -26,7 +26,7 @@ pub enum CallError {
     Trap {
         /// Whose code.
         plugin: Arc<str>,
-        /// What the engine says, with a backtrace.
+        /// What the engine says, with the backtrace of the plugin's code. The log has it already.
         reason: String,
     },
     /// A deadline passed.

@@ -6,15 +6,20 @@
 //! record is durable, [`crate::publish`] makes it visible and answers. So guards see pending commits, readers never do, and
 //! the lock is held without touching a disk.
 //!
+//! A guard that fails because of a commit which is still pending is answered only when that commit can be read, or has
+//! failed: a refusal never stands on something that may vanish, and whoever renews the view and tries again sees what it
+//! lost to. [`Overtaken`] says which key it was.
+//!
 //! Bounded: commits wait while the memtable is full. When the log fails a record, its writes are taken out of the
 //! memtable before anything else may be appended (the log refuses meanwhile), so nothing is ever built on it.
 //! Cancelling is safe at every point: up to the append nothing has happened, and behind it nobody needs the future.
 
 use std::collections::HashMap;
+use std::pin::pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use mainstay_base::{Error, Result};
+use mainstay_base::{Error, ErrorKind, Result};
 use tokio::sync::oneshot;
 
 use crate::apply::Moving;
@@ -35,6 +40,34 @@ pub struct Receipt {
     /// The new value of each counter, in the order of the `add` calls.
     pub counters: Vec<i64>,
 }
+
+/// Why a commit met a conflict: the cause of that error, for who wants to try again in an orderly way.
+#[derive(Clone, Debug)]
+pub struct Overtaken {
+    key: Bytes,
+    /// The commit that wrote the key last; 0 when it is long durable.
+    sequence: u64,
+}
+
+impl Overtaken {
+    /// What a failed guard left in an error.
+    pub fn of(error: &Error) -> Option<&Overtaken> {
+        std::error::Error::source(error)?.downcast_ref()
+    }
+
+    /// The key whose guard failed first, unlike any key of another space.
+    pub fn key(&self) -> &[u8] {
+        &self.key
+    }
+}
+
+impl std::fmt::Display for Overtaken {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "commit {} was first", self.sequence)
+    }
+}
+
+impl std::error::Error for Overtaken {}
 
 /// What is decided under the commit lock.
 pub(crate) struct CommitState {
@@ -74,13 +107,34 @@ pub(crate) async fn commit(inner: &Arc<Inner>, transaction: Transaction) -> Resu
     // Before the fresh view is taken: a commit that waits must not hold the applier back.
     inner.wait_for_room(transaction.view().sequence()).await?;
     let prepared = Prepared::read(inner, transaction)?;
-    let (counters, answer) = submit(inner, prepared)?;
+    let (counters, answer) = match submit(inner, prepared) {
+        Ok(submitted) => submitted,
+        Err(error) => {
+            if let Some(overtaken) = Overtaken::of(&error) {
+                settled(inner, overtaken).await;
+            }
+            return Err(error);
+        }
+    };
     let sequence = answer.await.map_err(|_| {
         Error::unavailable(
             "the log stopped before it answered; whether the commit happened shows after the host is started again",
         )
     })??;
     Ok(Receipt { sequence, counters })
+}
+
+/// Until the commit that wrote a key can be read, or has failed.
+async fn settled(inner: &Inner, Overtaken { key, sequence }: &Overtaken) {
+    loop {
+        let mut told = pin!(inner.settled.notified());
+        // Before the look: what happens behind it is then told.
+        told.as_mut().enable();
+        if inner.visible() >= *sequence || !inner.memtable.holds(key, *sequence) {
+            return;
+        }
+        told.await;
+    }
 }
 
 /// A transaction with everything read that can be read without the commit lock.
@@ -129,7 +183,11 @@ impl Prepared {
     fn check_guards(&self, inner: &Inner) -> Result<()> {
         for (guard, at_fresh) in self.guards.iter().zip(&self.guarded) {
             if !self.holds(inner, guard, at_fresh) {
-                return Err(guard.otherwise.clone().unwrap_or_else(|| guard.conflict()));
+                let error = guard.otherwise.clone().unwrap_or_else(|| guard.conflict());
+                return Err(match error.kind() {
+                    ErrorKind::Conflict => error.with_source(guard.overtaken(inner)),
+                    _ => error,
+                });
             }
         }
         // What is newer than a view is in the memtable only while the view is held.
@@ -336,6 +394,11 @@ fn fill(inner: &Inner, state: &mut CommitState, slot: &Slot, prepared: Prepared,
 }
 
 impl Guard {
+    fn overtaken(&self, inner: &Inner) -> Overtaken {
+        let sequence = inner.memtable.newest(&self.key).unwrap_or(0);
+        Overtaken { key: self.key.clone(), sequence }
+    }
+
     fn conflict(&self) -> Error {
         let key = show_key(&self.key);
         Error::conflict(match self.expect {

@@ -120,6 +120,17 @@ impl Memtable {
         (newest.sequence > sequence).then(|| newest.value.clone())
     }
 
+    /// The sequence of a key's newest version, durable or not.
+    pub fn newest(&self, key: &[u8]) -> Option<u64> {
+        self.map.read().get(key)?.last().map(|version| version.sequence)
+    }
+
+    /// Whether a key's version of this commit is here: it has neither failed nor been forgotten.
+    pub fn holds(&self, key: &[u8], sequence: u64) -> bool {
+        let map = self.map.read();
+        map.get(key).is_some_and(|versions| versions.iter().any(|version| version.sequence == sequence))
+    }
+
     /// Keys of a span whose newest version is newer than the sequence, and whether they hold something.
     pub fn newer_in(&self, span: Span<'_>, sequence: u64) -> Vec<(Bytes, bool)> {
         if span.is_empty() {

@@ -145,6 +145,7 @@ pub(crate) fn complete(inner: &Arc<Inner>, slot: Arc<Slot>, answer: Answer, resu
             inner.memtable.remove_commit(&moving.keys, moving.sequence);
             inner.queue.lock().retain(|other| other.sequence != moving.sequence);
             drop(commit);
+            inner.settled.notify_waiters();
             let _ = answer.send(Err(failed(error)));
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! Owns the order: take the folder for this process, open the engine, open the log, see that they fit together, load the
 //! index from its rows, replay the log above the engine. Separate because it runs once, alone, and is where every damage
-//! shows. Nothing is ever repaired by removing it: what does not fit is an error that says what is where and what to do.
+//! shows. Nothing is ever repaired by removing it: what does not fit is an error that says what is where and what to do (see
+//! `repair`).
 //!
 //! Bounded: replaying moves commits to the engine as it goes, so it needs no more memory than running does.
 
@@ -12,7 +13,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mainstay_base::{DiskLock, Error, ErrorKind, Result};
-use mainstay_log::{Log, Opened, Recovery};
+use mainstay_log::{Corruption, Log, Opened, Survey, survey};
 
 use crate::apply::Moving;
 use crate::commit::{Resolved, resolve};
@@ -20,6 +21,7 @@ use crate::engine::{Checked, EngineKind, MemoryEngine, Ordered, RedbEngine, Sled
 use crate::index::IndexSet;
 use crate::publish::apply_to_index;
 use crate::record;
+use crate::repair;
 use crate::scan::Layers;
 use crate::space::{ROWS, Space, parse_row_key};
 use crate::store::{Inner, Journal, Parts, StoreOptions};
@@ -31,7 +33,7 @@ const REDB: &str = "ordered.redb";
 
 /// Open what the options name.
 pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
-    let Some(folder) = options.folder.clone() else {
+    if options.folder.is_none() {
         if options.engine != EngineKind::Memory {
             let engine = options.engine.name();
             return Err(Error::invalid(format!(
@@ -45,15 +47,29 @@ pub(crate) fn open(options: StoreOptions) -> Result<Inner> {
             lock: None,
             options,
         }));
-    };
-    let lock = take_folder(&options, &folder)?;
-    check_other_engine(&options, &folder)?;
-    let engine: Arc<dyn Ordered> = match Checked::open(|| open_engine(&options, &folder)) {
-        Ok(engine) => Arc::new(engine),
-        Err(error) if error.kind() == ErrorKind::Internal => return Err(explain_damage(&options, &folder, error)),
-        Err(error) => return Err(error),
-    };
+    }
+    let (folder, lock) = take(&options)?;
+    let engine = open_checked(&options, &folder)?;
     open_log(options, &folder, engine, Some(lock))
+}
+
+/// Take the options' folder for this process, if it was made with the options' engine.
+pub(crate) fn take(options: &StoreOptions) -> Result<(PathBuf, DiskLock)> {
+    let folder =
+        options.folder.clone().ok_or_else(|| Error::invalid("a store without files has no folder; name one"))?;
+    let lock = take_folder(options, &folder)?;
+    check_other_engine(options, &folder)?;
+    repair::finish(&*options.disk, &folder)?;
+    Ok((folder, lock))
+}
+
+/// The engine of a folder that was taken, with its checksums.
+pub(crate) fn open_checked(options: &StoreOptions, folder: &Path) -> Result<Arc<dyn Ordered>> {
+    match Checked::open(|| open_engine(options, folder)) {
+        Ok(engine) => Ok(Arc::new(engine)),
+        Err(error) if error.kind() == ErrorKind::Internal => Err(explain_damage(options, folder, error)),
+        Err(error) => Err(error),
+    }
 }
 
 /// Open the log in the options' folder, on an engine that is open already.
@@ -129,19 +145,26 @@ fn open_engine(options: &StoreOptions, folder: &Path) -> Result<Arc<dyn Ordered>
 fn explain_damage(options: &StoreOptions, folder: &Path, error: Error) -> Error {
     let name = if options.engine == EngineKind::Sled { SLED } else { REDB };
     let (index, log) = (folder.join(name), folder.join(LOG));
-    let remedy = match Log::open(options.disk.clone(), &log, options.log.clone()) {
-        Ok(Opened { recovery: Recovery { first, .. }, .. }) if first <= 1 => format!(
+    let remedy = match survey(&*options.disk, &log, 0, &mut |_, _| Ok(())) {
+        Ok(Survey { damages: 1.., damage, .. }) => format!(
+            "The log is damaged too: {}. Restore the data folder from a backup",
+            damage.first().map(Corruption::to_string).unwrap_or_default()
+        ),
+        Ok(Survey { first: Some(..=1), .. }) => format!(
             "The log in `{}` still holds every commit: move `{}` away and start again, and it is rebuilt",
             log.display(),
             index.display()
         ),
-        Ok(Opened { recovery: Recovery { first, .. }, .. }) => format!(
+        Ok(Survey { first: Some(first), .. }) => format!(
             "The log in `{}` holds the commits from {first} on; older ones are only in `{}`. Copy the whole data folder, then \
              restore it from a backup, or repair the copy with the tools of {} and put it back",
             log.display(),
             index.display(),
             options.engine.name()
         ),
+        Ok(Survey { first: None, .. }) => {
+            format!("The log in `{}` holds nothing. Restore the data folder from a backup", log.display())
+        }
         Err(log_error) => format!("The log cannot be read either: {log_error}. Restore the data folder from a backup"),
     };
     error.context(format!("the ordered index cannot be opened; nothing was changed. {remedy}. The cause"))
@@ -149,34 +172,19 @@ fn explain_damage(options: &StoreOptions, folder: &Path, error: Error) -> Error 
 
 fn open_log(options: StoreOptions, folder: &Path, engine: Arc<dyn Ordered>, lock: Option<DiskLock>) -> Result<Inner> {
     let path = folder.join(LOG);
-    let Opened { log, recovery } = Log::open(options.disk.clone(), &path, options.log.clone())?;
+    let applied = engine.applied()?;
+    let opened = Log::open_beyond(options.disk.clone(), &path, options.log.clone(), applied);
+    let Opened { log, recovery } = opened.map_err(|error| repair::explain(&options, folder, applied, error))?;
     // The log's folder must not vanish in a crash after it has acknowledged something.
     options.disk.sync_folder(folder).map_err(|error| Error::io("sync", folder, error))?;
-    let applied = engine.applied()?;
-    check_fit(&recovery, applied, &path)?;
-    let inner = load(Parts { options, engine, journal: Journal::Log(log), applied, lock })?;
-    replay(&inner, applied, &path)?;
-    Ok(inner)
-}
-
-/// The engine must begin where the log does, or later, and end where the log does, or earlier.
-fn check_fit(recovery: &Recovery, applied: u64, log: &Path) -> Result<()> {
-    let log = log.display();
+    // The engine must begin where the log does, or later; the log itself has seen that it ends where the engine does, or
+    // later.
     if recovery.first > applied + 1 {
-        let (from, to) = (applied + 1, recovery.first - 1);
-        return Err(Error::internal(format!(
-            "commits {from} to {to} are neither in the log `{log}` nor in the ordered index, which ends at {applied}: one of \
-             them was replaced or removed. Restore the whole data folder from one backup"
-        )));
+        return Err(repair::misfit(&options, folder, applied));
     }
-    if recovery.last < applied {
-        let last = recovery.last;
-        return Err(Error::internal(format!(
-            "the ordered index holds commits up to {applied}, and the log `{log}` ends at {last}: the log was replaced or \
-             removed. Restore the whole data folder from one backup"
-        )));
-    }
-    Ok(())
+    let inner = load(Parts { options, engine, journal: Journal::Log(log), applied, lock })?;
+    replay(&inner, applied, &path).map_err(|error| repair::explain(&inner.options, folder, applied, error))?;
+    Ok(inner)
 }
 
 /// A store as the engine has it.

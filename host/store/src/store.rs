@@ -133,6 +133,8 @@ pub(crate) struct Inner {
     pub progress: Mutex<Progress>,
     /// Told when there is room in the memtable again.
     pub room: Notify,
+    /// Told when a commit has become visible or has failed.
+    pub settled: Notify,
     /// Holds the folder for this process; dropped last.
     _lock: Option<DiskLock>,
 }
@@ -165,6 +167,7 @@ impl Inner {
             applier: Applier::default(),
             progress: Mutex::new(Progress::new(now_ns)),
             room: Notify::new(),
+            settled: Notify::new(),
             _lock: lock,
         }
     }
@@ -177,6 +180,7 @@ impl Inner {
     /// Let everybody see this commit; its writes are in the memtable.
     pub fn make_visible(&self, sequence: u64) {
         self.visible.store(sequence, Ordering::Release);
+        self.settled.notify_waiters();
     }
 }
 
@@ -216,7 +220,8 @@ impl Store {
         Transaction::new(view.clone())
     }
 
-    /// Make the changes. Returns when they are on disk. Dropping the future before the first wait for the disk does nothing;
+    /// Make the changes. Returns when they are on disk; a `conflict` (its cause is an [`Overtaken`](crate::Overtaken)) when
+    /// what it conflicts with can be read in a new view. Dropping the future before the first wait for the disk does nothing;
     /// dropping it later leaves the commit to succeed or fail as a whole. Guards and additions read keys that are not in
     /// memory from disk, on the calling thread.
     pub async fn commit(&self, transaction: Transaction) -> Result<Receipt> {

@@ -3,13 +3,16 @@
 //! A file is a name of a blob; the bytes go between client and blob store without passing through here, and a checkpoint
 //! logged every epoch costs its bytes once. Owns the names, and the account of unique bytes below each first path
 //! segment (an experiment's id in paths that clients make), which is kept in the same transaction as the name. A full
-//! quota answers 413 before the body is read: repeating it would not help. It warns before that.
+//! quota answers 413, before the body is read unless it may be one that is kept already: repeating it would not help. It
+//! warns before that. Uploads that run at the same moment may together exceed a quota by what they hold. A name is a file or a
+//! folder, not both: clients could not download it.
 
 use crate::errors::{Code, Failure, Outcome};
 use crate::json::{self, Object};
+use crate::runs;
+use crate::settings::{self, Settings};
 use crate::store::{self, change};
 use crate::wire::{Args, Field, Kind, optional, required};
-use crate::{runs, settings};
 use mainstay_sdk::blobs::{self, BlobInfo, Entry};
 use mainstay_sdk::http::{Body, Reply, Request};
 use mainstay_sdk::index;
@@ -97,43 +100,96 @@ pub fn used_bytes(bucket: &str) -> Outcome<u64> {
     Ok(keys::counter(store::quota_key(bucket))?.max(0).unsigned_abs())
 }
 
+/// The folders that a name lies in, outermost first.
+fn folders_of(name: &str) -> impl Iterator<Item = &str> {
+    name.match_indices('/').map(|(at, _)| &name[..at])
+}
+
+/// Refuse a file below a file, and one where a folder is.
+fn must_fit(name: &str) -> Outcome<()> {
+    let keys: Vec<_> = folders_of(name).map(store::artifact_key).collect();
+    let files = keys::get_many(&keys)?;
+    if let Some(file) = folders_of(name).zip(files).find_map(|(folder, file)| file.map(|_| folder)) {
+        return Err(Failure::invalid(format!(
+            "Cannot store the artifact '{name}', because the artifact '{file}' is a file and not a directory. Choose another \
+             path, or delete that artifact first."
+        )));
+    }
+    let below = blobs::names(format!("{name}/")).limit(1).list()?;
+    match below.entries.first() {
+        Some(Entry::Name(other, _) | Entry::Prefix(other)) => Err(Failure::invalid(format!(
+            "Cannot store the artifact '{name}' as a file, because it is a directory in which the artifact '{other}' lies. \
+             Choose another path, or delete that artifact first."
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// `PUT mlflow-artifacts/artifacts/<path>`
 pub fn upload(request: &Request, path: &str) -> Outcome<Reply> {
     let name = checked_name(path)?;
+    if path.ends_with('/') {
+        return Err(Failure::invalid(format!(
+            "Invalid path: '{path}' names a directory; an artifact needs a file's name."
+        )));
+    }
+    // Before the body is read, and again with guards when the file gets its name.
+    must_fit(name)?;
     let settings = settings::get()?;
-    let left = match settings.artifact_quota_bytes {
-        0 => u64::MAX,
-        quota => quota.saturating_sub(used_bytes(bucket_of(name))?),
-    };
-    let limit = left.min(settings.artifact_bytes_max);
-    let refuse = |length: u64| {
-        let bucket = bucket_of(name);
-        Err(Failure::new(
-            Code::ResourceExhausted,
-            if length > settings.artifact_bytes_max {
-                format!(
-                    "Artifact '{name}' is larger than {} bytes, the most that one may have.",
-                    settings.artifact_bytes_max
-                )
-            } else {
-                format!(
-                    "The artifact quota of experiment {bucket} ({} bytes) leaves {left} bytes. Delete artifacts that are no \
-                     longer needed, or have the operator raise 'artifact-quota-bytes'.",
-                    settings.artifact_quota_bytes
-                )
-            },
-        ))
+    let bucket = bucket_of(name);
+    let left = left_bytes(&settings, bucket)?;
+    let must_have_room = |length: u64| {
+        if length > settings.artifact_bytes_max {
+            let most = settings.artifact_bytes_max;
+            let message = format!("Artifact '{name}' is larger than {most} bytes, the most that one may have.");
+            return Err(Failure::new(Code::ResourceExhausted, message));
+        }
+        if length > left && !holds_one_of(bucket, length)? {
+            return Err(over_quota(&settings, bucket, left));
+        }
+        Ok(())
     };
     match request.body() {
-        Body::Waiting(length) if length.unwrap_or(1) > limit => refuse(length.unwrap_or(1)),
-        Body::Waiting(_) => Ok(Reply::receive(limit, None)),
-        Body::Bytes(bytes) if bytes.len() as u64 > limit => refuse(bytes.len() as u64),
+        Body::Waiting(None) => {
+            must_have_room(1)?;
+            Ok(Reply::receive(left.min(settings.artifact_bytes_max), None))
+        }
+        Body::Waiting(Some(length)) => {
+            must_have_room(*length)?;
+            Ok(Reply::receive(*length, None))
+        }
         body => {
             let bytes = if let Body::Bytes(bytes) = body { bytes.as_slice() } else { &[] };
+            must_have_room(bytes.len() as u64)?;
             let blob = blobs::put(bytes)?;
             keep(name, &blob)
         }
     }
+}
+
+/// Bytes that a quota leaves.
+fn left_bytes(settings: &Settings, bucket: &str) -> Outcome<u64> {
+    Ok(match settings.artifact_quota_bytes {
+        0 => u64::MAX,
+        quota => quota.saturating_sub(used_bytes(bucket)?),
+    })
+}
+
+fn over_quota(settings: &Settings, bucket: &str, left: u64) -> Failure {
+    let quota = settings.artifact_quota_bytes;
+    Failure::new(
+        Code::ResourceExhausted,
+        format!(
+            "The artifact quota of experiment {bucket} ({quota} bytes) leaves {left} bytes. Delete artifacts that are no \
+             longer needed, or have the operator raise 'artifact-quota-bytes'."
+        ),
+    )
+}
+
+/// Whether something of exactly this size is kept: only then can a body that does not fit any more be one that costs
+/// nothing. Whether it is shows when it has been read.
+fn holds_one_of(bucket: &str, size_bytes: u64) -> Outcome<bool> {
+    Ok(keys::scan(store::quota_size_key(bucket, size_bytes).prefix()).keys_only().first()?.is_some())
 }
 
 /// The body of an upload is in the blob store: give it its name.
@@ -143,13 +199,26 @@ pub fn uploaded(path: &str, blob: &BlobInfo) -> Outcome<Reply> {
 
 fn keep(name: &str, blob: &BlobInfo) -> Outcome<Reply> {
     let bucket = bucket_of(name);
+    let settings = settings::get()?;
     change(|tx| {
         let old = blobs::lookup(name)?;
         if old.as_ref().is_some_and(|old| old.sha256 == blob.sha256) {
             return Ok(());
         }
+        must_fit(name)?;
+        for folder in folders_of(name) {
+            // Deleting what is not there is what a file of this name, uploaded at the same time, is guarded against.
+            tx.expect_absent(store::artifact_key(folder))?;
+            tx.delete(store::artifact_key(folder))?;
+        }
         tx.expect_unchanged(store::artifact_key(name))?;
         tx.put(store::artifact_key(name), &blob.sha256)?;
+        if keys::get(store::quota_blob_key(bucket, &blob.sha256))?.is_none() {
+            let left = left_bytes(&settings, bucket)?;
+            if blob.size_bytes > left {
+                return Err(over_quota(&settings, bucket, left));
+            }
+        }
         if let Some(old) = old {
             account(tx, bucket, &old, -1)?;
         }
@@ -194,9 +263,16 @@ fn account(tx: &Transaction, bucket: &str, blob: &BlobInfo, names: i64) -> Outco
         tx.put_json(&key, &after)?;
     }
     let size = i64::try_from(blob.size_bytes).unwrap_or(i64::MAX);
+    let of_size = store::quota_size_key(bucket, blob.size_bytes).raw(&blob.sha256);
     match (before > 0, after > 0) {
-        (false, true) => tx.add(store::quota_key(bucket), size)?,
-        (true, false) => tx.add(store::quota_key(bucket), -size)?,
+        (false, true) => {
+            tx.add(store::quota_key(bucket), size)?;
+            tx.put(of_size, [])?;
+        }
+        (true, false) => {
+            tx.add(store::quota_key(bucket), -size)?;
+            tx.delete(of_size)?;
+        }
         _ => {}
     }
     Ok(())
@@ -395,10 +471,19 @@ pub fn remove_names(name: &str) -> Outcome<u64> {
 }
 
 fn remove(files: &[(String, BlobInfo)]) -> Outcome<u64> {
+    let mut current = files.to_vec();
+    let mut is_again = false;
     change(|tx| {
+        if std::mem::replace(&mut is_again, true) {
+            // Somebody else replaced or removed one of them.
+            current.clear();
+            for (name, _) in files {
+                current.extend(blobs::lookup(name)?.map(|blob| (name.clone(), blob)));
+            }
+        }
         // Several names may refer to one blob: count them together, or each would see the same number.
         let mut names_of: Vec<(&BlobInfo, &str, i64)> = Vec::new();
-        for (name, blob) in files {
+        for (name, blob) in &current {
             tx.expect_unchanged(store::artifact_key(name))?;
             tx.delete(store::artifact_key(name))?;
             tx.blobs().unlink(name)?;

@@ -1,8 +1,9 @@
 //! What goes wrong, in the words of the tracking API.
 //!
 //! Owns the error codes, the status of each, and the JSON envelope. It is separate so that every handler fails in one
-//! way: `Result<_, Failure>`. Nothing here may answer 408, 429 or 5xx other than 501: clients repeat those for minutes,
-//! and a mistake does not get better by repeating it. The one exception is a fault of the host (`Unavailable`), which does.
+//! way: `Result<_, Failure>`. A mistake is never answered 408, 429, 500, 502, 503 or 504: clients repeat those for minutes,
+//! and a mistake does not get better by repeating it. What does get better is answered so: a fault of the host, and a change
+//! that others overtook time and again. 501 and 507 (the host's disk is full) are not repeated.
 
 use mainstay_sdk as sdk;
 
@@ -25,6 +26,8 @@ pub enum Code {
     ResourceConflict,
     /// A quota is used up. Answered 413, not 429: asking again changes nothing.
     ResourceExhausted,
+    /// The host's disk is full. Answered 507, as the host answers uploads; clients do not repeat it.
+    StorageFull,
     /// This server does not do that.
     NotImplemented,
     /// The host cannot do it now; asking again may help.
@@ -44,7 +47,7 @@ impl Code {
             Self::EndpointNotFound => "ENDPOINT_NOT_FOUND",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::ResourceConflict => "RESOURCE_CONFLICT",
-            Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            Self::ResourceExhausted | Self::StorageFull => "RESOURCE_EXHAUSTED",
             Self::NotImplemented => "NOT_IMPLEMENTED",
             Self::TemporarilyUnavailable => "TEMPORARILY_UNAVAILABLE",
             Self::InternalError => "INTERNAL_ERROR",
@@ -59,6 +62,7 @@ impl Code {
             Self::ResourceDoesNotExist | Self::EndpointNotFound => 404,
             Self::ResourceConflict => 409,
             Self::ResourceExhausted => 413,
+            Self::StorageFull => 507,
             Self::InternalError => 500,
             Self::NotImplemented => 501,
             Self::TemporarilyUnavailable => 503,
@@ -113,10 +117,37 @@ impl From<sdk::Error> for Failure {
             sdk::ErrorKind::Invalid => Code::InvalidParameterValue,
             sdk::ErrorKind::Denied => Code::PermissionDenied,
             sdk::ErrorKind::Conflict => Code::ResourceConflict,
-            sdk::ErrorKind::Exhausted => Code::ResourceExhausted,
+            // Quotas and limits of this API are refused where they are known; what the host has no room for is its disk.
+            sdk::ErrorKind::Exhausted => Code::StorageFull,
             sdk::ErrorKind::Unavailable => Code::TemporarilyUnavailable,
             sdk::ErrorKind::Internal | sdk::ErrorKind::Other => Code::InternalError,
         };
         Self::new(code, error.message())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Statuses on which the client sends a request again, for minutes.
+    const REPEATED: &[u16] = &[408, 429, 500, 502, 503, 504];
+
+    #[test]
+    fn only_what_gets_better_is_repeated() {
+        fn check(error: sdk::Error, status: u16, is_repeated: bool) {
+            let failure = Failure::from(error);
+            assert_eq!(failure.code.status(), status, "{failure:?}");
+            assert_eq!(REPEATED.contains(&status), is_repeated, "{failure:?}");
+        }
+        check(sdk::Error::invalid("x"), 400, false);
+        check(sdk::Error::denied("x"), 403, false);
+        check(sdk::Error::not_found("x"), 404, false);
+        check(sdk::Error::conflict("x"), 409, false);
+        check(sdk::Error::exhausted("the disk is full"), 507, false);
+        check(sdk::Error::unavailable("x"), 503, true);
+        check(sdk::Error::internal("x"), 500, true);
+        assert_eq!(Failure::from(sdk::Error::exhausted("x")).code.name(), "RESOURCE_EXHAUSTED");
+        assert!(!REPEATED.contains(&Code::ResourceExhausted.status()));
     }
 }

@@ -38,12 +38,10 @@ pub struct Record {
 /// Make sure that the default experiment exists and that no cascade is left half done.
 pub fn start() -> Outcome<()> {
     if keys::get(store::experiment_key(DEFAULT_ID))?.is_none() {
-        change(|tx| {
-            tx.expect_absent(store::experiment_key(DEFAULT_ID))?;
-            write_new(tx, DEFAULT_ID, "Default", None, &[])
-        })
-        .map(drop)
-        .or_else(|failure| if failure.code == Code::ResourceConflict { Ok(()) } else { Err(failure) })?;
+        change(|tx| match keys::get(store::experiment_key(DEFAULT_ID))? {
+            Some(_) => Ok(()),
+            None => write_new(tx, DEFAULT_ID, "Default", None, &[]),
+        })?;
     }
     for entry in keys::scan(store::cascades_prefix().prefix()) {
         let entry = entry?;
@@ -83,6 +81,7 @@ fn write_new(
         Some(given) => given.to_owned(),
         None => format!("mlflow-artifacts:/{id}"),
     };
+    tx.expect_absent(store::experiment_key(id))?;
     tx.expect_absent(store::experiment_name_key(name))?;
     tx.put(store::experiment_name_key(name), id)?;
     let number: i64 = id.parse().map_err(|_| Failure::new(Code::InternalError, "an experiment id is not a number"))?;
@@ -112,21 +111,34 @@ pub fn create(args: Args) -> Outcome<Vec<u8>> {
     location.map(validate::artifact_location).transpose()?;
     let tags = args.pairs("tags")?;
     tags.iter().try_for_each(|(key, value)| validate::experiment_tag(key, value))?;
-    let (id, _) = change(|tx| {
-        if let Some(taken) = keys::get(store::experiment_name_key(name))? {
-            return Err(already_exists(name, &String::from_utf8_lossy(&taken)));
-        }
-        let counter = store::experiment_counter_key();
-        let last: i64 = keys::get_json(&counter)?.unwrap_or(0);
-        tx.expect_unchanged(&counter)?;
-        tx.put_json(&counter, &(last + 1))?;
-        let id = (last + 1).to_string();
-        write_new(tx, &id, name, location, &tags)?;
-        Ok(id)
+    must_be_new(name)?;
+    let id = next_id()?;
+    change(|tx| {
+        must_be_new(name)?;
+        write_new(tx, &id, name, location, &tags)
     })?;
     Ok(json::object(|o| {
         o.text("experiment_id", &id);
     }))
+}
+
+/// An id that no experiment ever had. A counter of its own, so that two that are created at once do not meet; one that
+/// then fails leaves a gap.
+fn next_id() -> Outcome<String> {
+    let ((), receipt) = change(|tx| Ok(tx.add(store::experiment_counter_key(), 1)?))?;
+    keys::renew()?;
+    receipt
+        .counters
+        .first()
+        .map(i64::to_string)
+        .ok_or_else(|| Failure::new(Code::InternalError, "the host added to a counter and did not say what it is now"))
+}
+
+fn must_be_new(name: &str) -> Outcome<()> {
+    match keys::get(store::experiment_name_key(name))? {
+        Some(taken) => Err(already_exists(name, &String::from_utf8_lossy(&taken))),
+        None => Ok(()),
+    }
 }
 
 fn already_exists(name: &str, id: &str) -> Failure {
@@ -217,9 +229,7 @@ pub fn update(args: Args) -> Outcome<Vec<u8>> {
         if old.name == name {
             return Ok(());
         }
-        if let Some(taken) = keys::get(store::experiment_name_key(name))? {
-            return Err(already_exists(name, &String::from_utf8_lossy(&taken)));
-        }
+        must_be_new(name)?;
         tx.expect_unchanged(store::experiment_key(&id))?;
         tx.expect_absent(store::experiment_name_key(name))?;
         tx.delete(store::experiment_name_key(&old.name))?;
@@ -277,24 +287,20 @@ fn cascade(state: &CascadeState) -> Outcome<()> {
     let (from, to) =
         if state.deleting { (Lifecycle::Active, Lifecycle::Deleted) } else { (Lifecycle::Deleted, Lifecycle::Active) };
     let place = Place { lifecycle: to, experiment_id: state.experiment_id.clone() }.encode();
-    loop {
+    let step = |tx: &Transaction| {
         let query = index::Query::new()
             .filter(field("experiment_id").equal(&state.experiment_id) & field("lifecycle_stage").equal(from.word()))
             .fields(Vec::<String>::new())
             .limit(CASCADE_STEP);
         let runs = index::select(indexes::RUNS, &query)?;
-        if runs.is_empty() {
-            break;
+        for run in runs.iter() {
+            tx.expect_present(store::run_key(run.id()))?;
+            tx.put(store::run_key(run.id()), &place)?;
+            tx.index(indexes::RUNS).set(run.id(), crate::runs::stage_fields(to))?;
         }
-        change(|tx| {
-            for run in runs.iter() {
-                tx.expect_present(store::run_key(run.id()))?;
-                tx.put(store::run_key(run.id()), &place)?;
-                tx.index(indexes::RUNS).set(run.id(), crate::runs::stage_fields(to))?;
-            }
-            Ok(())
-        })?;
-    }
+        Ok(!runs.is_empty())
+    };
+    while change(step)?.0 {}
     change(|tx| Ok(tx.delete(store::cascade_key(&state.experiment_id))?))?;
     Ok(())
 }

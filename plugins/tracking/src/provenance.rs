@@ -42,15 +42,29 @@ fn missing(version: &DocumentRef<'_>) -> Outcome<Vec<String>> {
     Ok(out)
 }
 
-/// What to say when a version is promoted whose origin is not fully known.
-pub fn warning(version: &DocumentRef<'_>, to: &str) -> Outcome<Option<String>> {
+/// A refusal to promote a version, with what to do about it: the host knows which links are missing, and not how they are
+/// made.
+pub fn explain(mut refusal: Failure, name: &str, version: i64) -> Failure {
+    if refusal.code == Code::PermissionDenied {
+        let known = registry::find(name).and_then(|model| versions::document(&model, version));
+        if let Ok(missing) = known.and_then(|version| missing(&version.as_ref()))
+            && !missing.is_empty()
+        {
+            refusal.message = format!("{}. To be done: {}", refusal.message, missing.join("; "));
+        }
+    }
+    refusal
+}
+
+/// Warn that a version was promoted whose origin is not fully known: in the log, and in words for the answer.
+pub fn warn(version: &DocumentRef<'_>, to: &str) -> Outcome<Option<String>> {
     let missing = missing(version)?;
     if missing.is_empty() {
         return Ok(None);
     }
     let name = version.text("name").unwrap_or("");
     let number = version.integer("version").unwrap_or(0);
-    let text = format!("model {name} version {number} moves to {to} although {}", missing.join("; "));
+    let text = format!("model {name} version {number} moved to {to} although {}", missing.join("; "));
     log::warn!("{text}"; model = name, version = number);
     Ok(Some(text))
 }

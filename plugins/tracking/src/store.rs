@@ -3,7 +3,8 @@
 //! Owns the keys (one function each, so that the layout stands in one place) and [`change`], through which every write
 //! goes. A run is one document of the index; beside it a small key that says where it belongs and whether it is
 //! deleted, which is all that logging has to read. Nothing is written before everything was checked. A change that
-//! meets a conflict waits for what it met, reads again and tries again, a bounded number of times.
+//! meets a conflict reads again and tries again, a bounded number of times. Guards are as narrow as they can be: what does
+//! not depend on each other (tags, names, uploads) does not meet.
 
 use crate::errors::{Code, Failure, Outcome};
 use mainstay_sdk::{ErrorKind, Key, Receipt, Transaction, keys};
@@ -42,7 +43,7 @@ pub fn experiment_name_key(name: &str) -> Key {
     named(Key::new().tag(b'n'), name)
 }
 
-/// The last experiment id that was given out.
+/// The last experiment id that was given out: a counter.
 pub fn experiment_counter_key() -> Key {
     Key::new().tag(b'x')
 }
@@ -117,6 +118,11 @@ pub fn quota_blob_key(bucket: &str, sha256: &str) -> Key {
     Key::new().tag(b'Q').text(bucket).raw(sha256)
 }
 
+/// Blobs of one size below a first path segment: behind it stands the digest of each.
+pub fn quota_size_key(bucket: &str, size_bytes: u64) -> Key {
+    Key::new().tag(b'S').text(bucket).u64(size_bytes)
+}
+
 /// Guards an artifact's name against two uploads at once.
 pub fn artifact_key(name: &str) -> Key {
     named(Key::new().tag(b'a'), name)
@@ -142,34 +148,30 @@ pub fn cascades_prefix() -> Key {
     Key::new().tag(b'c')
 }
 
+/// Leads nowhere: written when a version is removed, so that it can be guarded against that.
+pub fn version_key(uid: &str, version: i64) -> Key {
+    Key::new().tag(b'V').text(uid).i64(version)
+}
+
 /// Run `collect` in a transaction and commit it, again after a conflict. Reads that follow still see the call's view, from
 /// before the change, until it is renewed.
+///
+/// The host answers a conflict when what was lost to can be read, and lets those who try again go one after the other: that
+/// all attempts fail takes a storm on one thing. Nothing was written then, so clients are told to repeat it.
 pub fn change<T>(mut collect: impl FnMut(&Transaction) -> Outcome<T>) -> Outcome<(T, Receipt)> {
-    let mut attempt = 1;
-    loop {
+    for _ in 0..ATTEMPTS_MAX {
         let tx = Transaction::begin()?;
         let value = collect(&tx)?;
         match tx.commit() {
             Ok(receipt) => return Ok((value, receipt)),
-            Err(error) if error.kind() == ErrorKind::Conflict && attempt < ATTEMPTS_MAX => {
-                attempt += 1;
-                settle()?;
-            }
+            Err(error) if error.kind() == ErrorKind::Conflict => keys::renew()?,
             Err(error) => return Err(error.into()),
         }
     }
-}
-
-/// Wait until every change that a guard has seen can be read, and read from there on.
-///
-/// Guards see commits that are still on their way to the disk; reads do not. The log is in order, so a commit of our own
-/// is acknowledged after all that came before it.
-pub fn settle() -> Outcome<()> {
-    let tx = Transaction::begin()?;
-    tx.add(Key::new().tag(b's'), 1)?;
-    tx.commit()?;
-    keys::renew()?;
-    Ok(())
+    Err(Failure::new(
+        Code::TemporarilyUnavailable,
+        "Other requests keep changing the same thing, so this one was not carried out. Nothing was written; send it again.",
+    ))
 }
 
 /// Whether something is there for everyday use.

@@ -113,6 +113,23 @@ def stored_bytes(server):
     return sum(os.path.getsize(os.path.join(folder, f)) for folder, _, files in os.walk(blobs) for f in files)
 
 
+@pytest.mark.mainstay  # upstream fails with 500, which clients repeat
+def test_a_name_is_a_file_or_a_directory(client, run, http, tmp_path):
+    """Or what was logged could not be downloaded."""
+    id = run.info.run_id
+    client.log_text(id, "x", "a")
+    client.log_text(id, "x", "deep/er/file")
+    for path, names in (("a/b", "a"), ("a/b/c", "a"), ("deep", "deep/er/file"), ("deep/er", "deep/er/file")):
+        with pytest.raises(Exception, match=f"400.*'[^']*/artifacts/{names}'"):
+            client.log_text(id, "x", path)
+    for slashed in ("", "new/", "deep/"):
+        assert http.put(f"{path_of(run)}/{slashed}", content=b"x").status_code == 400, slashed
+    assert {f.path for f in client.list_artifacts(id)} == {"a", "deep"}
+    back = client.download_artifacts(id, "", str(tmp_path))
+    assert sorted(os.path.relpath(os.path.join(at, f), back) for at, _, files in os.walk(back) for f in files) == [
+        "a", "deep/er/file"]
+
+
 @pytest.mark.mainstay
 def test_parts_of_an_artifact(run, http):
     http.put(f"{path_of(run)}/f.bin", content=bytes(range(100)))

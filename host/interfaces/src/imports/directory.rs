@@ -1,6 +1,7 @@
 //! `mainstay:host/directory`: what plugins share, between the contract's form and the directory's.
 //!
-//! The plugin's name is the owner of what it writes. Reads see the newest durable state; the limits are the directory's.
+//! The plugin's name is the owner of what it writes. Reads come from the call's view, with which its
+//! transactions compare; the limits are the directory's.
 
 use mainstay_bindings::Failure;
 use mainstay_bindings::mainstay::host::directory::{Attachment, Description, Edge, Host, Label, Node, Pointer};
@@ -64,34 +65,40 @@ impl Host for State {
 
     fn describe(&mut self, node: Node) -> Answer<Option<Description>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        Ok(self.plugin.services.directory.describe(&to_node(node))?.map(description))
+        let plugin = self.plugin.clone();
+        Ok(plugin.services.directory.at(self.view()).describe(&to_node(node))?.map(description))
     }
 
     fn subjects(&mut self, kind: String, after: Option<String>, limit: u32) -> Answer<Vec<String>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        Ok(self.plugin.services.directory.subjects(&kind, after.as_deref(), limit)?)
+        let plugin = self.plugin.clone();
+        Ok(plugin.services.directory.at(self.view()).subjects(&kind, after.as_deref(), limit)?)
     }
 
     fn versions(&mut self, kind: String, name: String) -> Answer<Vec<u64>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        Ok(self.plugin.services.directory.versions(&kind, &name)?)
+        let plugin = self.plugin.clone();
+        Ok(plugin.services.directory.at(self.view()).versions(&kind, &name)?)
     }
 
     fn pointers(&mut self, kind: String, name: String) -> Answer<Vec<Pointer>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        let pointers = self.plugin.services.directory.pointers(&kind, &name)?;
+        let plugin = self.plugin.clone();
+        let pointers = plugin.services.directory.at(self.view()).pointers(&kind, &name)?;
         Ok(pointers.into_iter().map(pointer).collect())
     }
 
     fn edges(&mut self, node: Node, outgoing: bool) -> Answer<Vec<Edge>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        let found = self.plugin.services.directory.edges(&to_node(node), outgoing)?;
+        let plugin = self.plugin.clone();
+        let found = plugin.services.directory.at(self.view()).edges(&to_node(node), outgoing)?;
         Ok(found.into_iter().map(|found| from_edge(found.edge)).collect())
     }
 
     fn missing_evidence(&mut self, kind: String, name: String, pointer: String, version: u64) -> Answer<Vec<String>> {
         let _host = self.enter(DIRECTORY_READ)?;
-        Ok(self.plugin.services.directory.missing_evidence(&kind, &name, &pointer, version)?)
+        let plugin = self.plugin.clone();
+        Ok(plugin.services.directory.at(self.view()).missing_evidence(&kind, &name, &pointer, version)?)
     }
 }
 

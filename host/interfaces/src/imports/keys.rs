@@ -9,6 +9,7 @@ use mainstay_bindings::mainstay::host::keys::{
     Host, HostTransaction, KeyRange, Page, Receipt, ScanOptions, Transaction as Handle,
 };
 use mainstay_store as store;
+use tracing::Instrument;
 use wasmtime::component::Resource;
 
 use crate::capabilities::KEYS;
@@ -108,7 +109,9 @@ impl HostTransaction for State {
         let _host = self.enter(KEYS)?;
         let transaction = self.transactions.take(&tx)?;
         let store = self.plugin.services.store.clone();
-        let receipt = store.commit(transaction).await.map_err(shown_to_plugin)?;
+        let outcome = store.commit(transaction).instrument(commit_span()).await;
+        self.committed(&outcome).await;
+        let receipt = outcome.map_err(shown_to_plugin)?;
         Ok(Receipt { sequence: receipt.sequence, counters: receipt.counters })
     }
 
@@ -117,6 +120,11 @@ impl HostTransaction for State {
         self.transactions.drop(&tx);
         Ok(())
     }
+}
+
+/// A commit in the request's trace: the time that the guards, the log and its disk took.
+fn commit_span() -> tracing::Span {
+    tracing::info_span!(target: "mainstay::request", "commit", otel.kind = "internal")
 }
 
 /// A commit's failure as the plugin sees it.

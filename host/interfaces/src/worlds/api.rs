@@ -9,6 +9,7 @@ use std::sync::Arc;
 use mainstay_base::Error;
 use mainstay_bindings::mainstay::api::http::{Reply as ReplyHandle, Request as RequestHandle};
 use mainstay_bindings::mainstay::host::blobs::BlobInfo as WireBlob;
+use mainstay_bindings::WitError;
 use mainstay_runtime::CallError;
 use mainstay_store::blobs::BlobInfo;
 use wasmtime::Store;
@@ -26,8 +27,8 @@ pub(crate) async fn handle(
 ) -> wasmtime::Result<HttpReply> {
     let api = all.api.as_ref().ok_or_else(|| not_of("api"))?;
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.call_handle(&mut *store, request).await?.map_err(failed)?;
-    take(store, &reply)
+    let answer = api.call_handle(&mut *store, request).await;
+    finish(store, answer)
 }
 
 /// `handler.received`.
@@ -42,8 +43,8 @@ pub(crate) async fn received(
     let BlobInfo { sha256, md5, size_bytes } = blob;
     let blob = WireBlob { sha256, md5, size_bytes };
     let request: Resource<RequestHandle> = store.data_mut().requests.add(Arc::new(request))?;
-    let reply = api.call_received(&mut *store, request, &blob).await?.map_err(failed)?;
-    match take(store, &reply)? {
+    let answer = api.call_received(&mut *store, request, &blob).await;
+    match finish(store, answer)? {
         HttpReply::Receive { .. } => Err(CallError::Failed(Error::internal(
             "the plugin answered `receive` to a body that it had already received; this is a fault of the plugin",
         ))
@@ -52,6 +53,13 @@ pub(crate) async fn received(
     }
 }
 
-fn take(store: &mut Store<State>, reply: &Resource<ReplyHandle>) -> wasmtime::Result<HttpReply> {
-    Ok(store.data_mut().replies.take(reply)?.finish())
+/// What a plugin answered; whatever it was, the call is over.
+fn finish(
+    store: &mut Store<State>,
+    answer: wasmtime::Result<Result<Resource<ReplyHandle>, WitError>>,
+) -> wasmtime::Result<HttpReply> {
+    let state = store.data_mut();
+    let reply = answer.and_then(|answer| answer.map_err(failed)).and_then(|reply| Ok(state.replies.take(&reply)?));
+    state.end_call();
+    Ok(reply?.finish())
 }

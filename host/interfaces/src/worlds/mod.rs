@@ -95,7 +95,9 @@ impl World for Entrances {
 
 /// `lifecycle.start`, whatever the world.
 pub(crate) async fn start(store: &mut Store<State>, all: &Exports, previous: Option<String>) -> wasmtime::Result<()> {
-    all.lifecycle.call_start(store, previous.as_deref()).await?.map_err(failed)
+    let answer = all.lifecycle.call_start(&mut *store, previous.as_deref()).await;
+    store.data_mut().end_call();
+    answer?.map_err(failed)
 }
 
 fn failed(error: WitError) -> wasmtime::Error {

@@ -17,7 +17,9 @@ use crate::state::State;
 /// `transformer.check`.
 pub(crate) async fn check(store: &mut Store<State>, all: &Exports, settings: String) -> wasmtime::Result<()> {
     let transform = all.transform.as_ref().ok_or_else(|| not_of("transform"))?;
-    transform.call_check(store, &settings).await?.map_err(failed)
+    let answer = transform.call_check(&mut *store, &settings).await;
+    store.data_mut().end_call();
+    answer?.map_err(failed)
 }
 
 /// `transformer.transform`.
@@ -29,8 +31,11 @@ pub(crate) async fn transform(
     let transform = all.transform.as_ref().ok_or_else(|| not_of("transform"))?;
     let rows = batch.frame.rows();
     let batch: Resource<BatchHandle> = store.data_mut().batches.add(batch)?;
-    let answer = transform.call_transform(&mut *store, batch).await?.map_err(failed)?;
-    let frame = store.data_mut().frames.take(&answer)?;
+    let answer = transform.call_transform(&mut *store, batch).await;
+    let state = store.data_mut();
+    let frame = answer.and_then(|answer| answer.map_err(failed)).and_then(|frame| Ok(state.frames.take(&frame)?));
+    state.end_call();
+    let frame = frame?;
     match frame.rows() == rows {
         true => Ok(frame),
         false => Err(CallError::Failed(Error::internal(format!(

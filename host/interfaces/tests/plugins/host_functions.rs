@@ -188,6 +188,29 @@ async fn a_warm_instance_remembers_and_its_old_handles_find_nothing() {
 }
 
 #[tokio::test]
+async fn an_instance_that_waits_for_its_next_call_holds_no_view() {
+    let house = house();
+    let handle = format!("{} {ANSWER_I}", count_if_there(1));
+    let spec = PluginSpec {
+        reuse: true,
+        limits: quick(),
+        grants: vec!["keys".to_owned()],
+        ..PluginSpec::new("guest", "0.1.0", component(&handle))
+    };
+    let plugin = house.host.load(spec).unwrap();
+    assert_eq!(status(&plugin).await, 200);
+    let store = &house.services.store;
+    for number in 1..=3_u64 {
+        let mut tx = store.begin(&store.view());
+        tx.put(&Space::plugin("guest"), b"key", number.to_string()).unwrap();
+        store.commit(tx).await.unwrap();
+        assert_eq!(store.checkpoint().unwrap(), number, "an old view holds the engine back");
+    }
+    assert_eq!(status(&plugin).await, 201);
+    assert_eq!(plugin.stats().reused, 1);
+}
+
+#[tokio::test]
 async fn configuration_reaches_the_plugin() {
     let house = house();
     let handle = format!("(call $config (i32.const 64)) (local.set $i (i32.load (i32.const 68))) {ANSWER_I}");
@@ -196,4 +219,35 @@ async fn configuration_reaches_the_plugin() {
     let spec = PluginSpec { config_json, limits: quick(), ..PluginSpec::new("guest", "0.1.0", component(&handle)) };
     let plugin: Arc<_> = house.host.load(spec).unwrap();
     assert_eq!(status(&plugin).await, 200 + length);
+}
+
+/// Names of the spans that end, the innermost first.
+#[derive(Clone, Default)]
+struct Spans(Arc<std::sync::Mutex<Vec<String>>>);
+
+impl<S> tracing_subscriber::Layer<S> for Spans
+where
+    S: tracing::Subscriber + for<'a> tracing_subscriber::registry::LookupSpan<'a>,
+{
+    fn on_close(&self, id: tracing::Id, context: tracing_subscriber::layer::Context<'_, S>) {
+        let span = context.span(&id).unwrap();
+        let above = span.parent().map(|parent| format!(" in {}", parent.name())).unwrap_or_default();
+        self.0.lock().unwrap().push(format!("{} {}{above}", span.metadata().target(), span.name()));
+    }
+}
+
+#[tokio::test]
+async fn a_commit_has_a_span_in_the_trace_of_its_request() {
+    use tracing::Instrument;
+    use tracing_subscriber::layer::SubscriberExt;
+    let house = house();
+    let plugin = load(&house, component(&format!("{PUT} {OK}")), quick(), KEYS);
+    let spans = Spans::default();
+    // With a second subscriber in the process, tracing asks both whether a place is of interest, and not whichever test comes
+    // there first.
+    let _second = tracing::Dispatch::new(tracing_subscriber::registry());
+    let _guard = tracing::subscriber::set_default(tracing_subscriber::registry().with(spans.clone()));
+    let span = tracing::info_span!("request");
+    plugin.handle_here(HttpRequest::default()).instrument(span).await.unwrap();
+    assert_eq!(spans.0.lock().unwrap()[0], "mainstay::request commit in request");
 }

@@ -183,8 +183,9 @@ fn a_damaged_index_and_damaged_blobs_are_found() {
     fs::remove_file(&gone).unwrap();
     let (state, found, code) = diagnosis(&place, "blobs");
     assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
-    let digest = gone.file_name().unwrap().to_str().unwrap();
-    assert!(found.contains("1 of 2 blobs") && found.contains(digest) && found.contains("missing"), "{found}");
+    assert!(found.contains("1 of 2 blobs are damaged:\n[DIGEST]: its bytes are missing"), "{found}");
+    let shown = String::from_utf8(place.run(&["doctor"]).stdout).unwrap();
+    assert!(shown.contains(gone.file_name().unwrap().to_str().unwrap()), "{shown}");
     fs::write(&rotten, "other").unwrap();
     let deep = String::from_utf8(place.run(&["doctor", "--deep"]).stdout).unwrap();
     assert!(deep.contains("2 of 2 blobs") && deep.contains(rotten.file_name().unwrap().to_str().unwrap()), "{deep}");
@@ -202,19 +203,207 @@ fn a_damaged_index_and_damaged_blobs_are_found() {
     assert!(found.contains("damaged"), "{found}");
 }
 
+/// The newest segment of the log.
+fn segment(place: &Place) -> std::path::PathBuf {
+    fs::read_dir(place.data().join("store/log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
+/// Change a byte that stands in the log's segment behind these.
+fn damage_log(place: &Place, before: &[u8]) {
+    let path = segment(place);
+    let mut bytes = fs::read(&path).unwrap();
+    let at = bytes.windows(before.len()).position(|window| window == before).unwrap();
+    bytes[at] ^= 1;
+    fs::write(&path, bytes).unwrap();
+}
+
+/// The commands in a message.
+fn commands(message: &str) -> Vec<Vec<String>> {
+    let quoted = message.split('`').filter(|part| part.starts_with("mainstay doctor --repair"));
+    quoted.map(|command| command.split_whitespace().skip(1).map(Into::into).collect()).collect()
+}
+
+fn token_names(place: &Place) -> Vec<String> {
+    let listed: serde_json::Value = serde_json::from_str(&place.must(&["token", "list", "--json"])).unwrap();
+    listed.as_array().unwrap().iter().map(|token| token["name"].as_str().unwrap().into()).collect()
+}
+
+/// A record and the header: what a stopped server left is damaged, the server says what to do, and everything is there.
 #[test]
-fn a_damaged_log_is_found() {
+fn a_damaged_log_is_mended_as_the_message_says() {
+    for damaged in [&b"ana"[..], b"mainstay"] {
+        let place = Place::new();
+        for name in ["ana", "ben", "cem"] {
+            place.must(&["token", "create", "--role", "admin", name]);
+        }
+        damage_log(&place, damaged);
+        let before = fs::read(segment(&place)).unwrap();
+        let (state, found, code) = diagnosis(&place, "log");
+        assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
+        let refused = place.told(&place.run(&["serve", "--plugins", "none", "--listen", "127.0.0.1:0"]));
+        for words in [&refused, &found] {
+            assert!(words.contains("is damaged at byte") && words.contains("nothing is lost"), "{words}");
+            assert_eq!(commands(words), [["doctor", "--repair"]]);
+        }
+        assert_eq!(fs::read(segment(&place)).unwrap(), before, "nothing was changed");
+
+        let told = place.must(&["doctor", "--repair"]);
+        assert!(told.contains("store/log.damaged-1`; keep it") && told.contains("was lost"), "{told}");
+        let set_aside = fs::read_dir(place.data().join("store/log.damaged-1")).unwrap().next().unwrap().unwrap();
+        assert_eq!(fs::read(set_aside.path()).unwrap(), before);
+        assert_eq!(token_names(&place), ["ana", "ben", "cem"]);
+        place.serve(&["--plugins", "none"]).stop();
+        for check in ["log", "store", "blobs"] {
+            assert_eq!(diagnosis(&place, check).0, "ok", "{:?}", diagnosis(&place, check));
+        }
+        assert!(place.must(&["doctor", "--repair"]).contains("nothing was changed"));
+    }
+}
+
+/// What a killed server left above its index cannot be had twice: the loss is named, and asked for.
+#[test]
+fn a_damaged_log_that_alone_had_commits_says_which_are_lost() {
     let place = Place::new();
-    for name in ["ana", "ben", "cem"] {
+    place.must(&["token", "create", "--role", "admin", "ana"]);
+    let mut server = place.serve(&["--plugins", "none"]);
+    for name in ["ben", "cem"] {
         place.must(&["token", "create", "--role", "admin", name]);
     }
-    let log = place.data().join("store/log");
-    let segment = fs::read_dir(&log).unwrap().map(|entry| entry.unwrap().path()).min().unwrap();
-    let mut bytes = fs::read(&segment).unwrap();
-    // The first record's text is changed: what follows it is whole, so this is damage and no torn tail.
-    let place_of_ana = bytes.windows(3).position(|window| window == b"ana").unwrap();
-    bytes[place_of_ana] = b'x';
-    fs::write(&segment, bytes).unwrap();
-    let (state, found, code) = diagnosis(&place, "log");
-    assert_eq!((state.as_str(), code), ("fail", 1), "{found}");
+    server.signal("-KILL");
+    server.wait();
+    // Not the last one: that would look like a write that was never acknowledged.
+    damage_log(&place, b"ben");
+    let refused = place.run(&["serve", "--plugins", "none", "--listen", "127.0.0.1:0"]);
+    let refused = String::from_utf8(refused.stderr).unwrap();
+    // The applier may have been quicker than the kill: then nothing is lost.
+    let command = commands(&refused).pop().unwrap_or_else(|| panic!("{refused}"));
+    let is_lost = refused.contains("cannot be read any more");
+    assert_eq!(command.contains(&"--give-up-from".to_owned()), is_lost, "{refused}");
+    if is_lost {
+        let output = place.run(&["doctor", "--repair"]);
+        let error = String::from_utf8(output.stderr).unwrap();
+        assert!(output.status.code() == Some(2) && error.contains("nothing was changed"), "{error}");
+    }
+    place.must(&command.iter().map(String::as_str).collect::<Vec<_>>());
+    let names = token_names(&place);
+    assert_eq!(names, if is_lost { vec!["ana"] } else { vec!["ana", "ben", "cem"] });
+}
+
+/// Every file and folder below, with its mode, and a file's bytes.
+fn everything(folder: &std::path::Path) -> Vec<(std::path::PathBuf, u32, Vec<u8>)> {
+    use std::os::unix::fs::PermissionsExt;
+    let (mut all, mut folders) = (Vec::new(), vec![folder.to_path_buf()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let mode = fs::metadata(&path).unwrap().permissions().mode();
+            let bytes = if path.is_dir() { Vec::new() } else { fs::read(&path).unwrap() };
+            if path.is_dir() {
+                folders.push(path.clone());
+            }
+            all.push((path, mode, bytes));
+        }
+    }
+    all.sort();
+    all
+}
+
+/// Whatever is or is not there, and however the server ended, the doctor only looks.
+#[test]
+fn doctor_changes_nothing() {
+    fn check(what: &str, prepare: impl FnOnce(&Place)) {
+        let place = Place::new();
+        fs::create_dir(place.data()).unwrap();
+        prepare(&place);
+        let before = everything(&place.data());
+        for arguments in [&["doctor"][..], &["doctor", "--deep", "--json"]] {
+            let output = place.run(arguments);
+            let after = everything(&place.data());
+            let names = |all: &[(std::path::PathBuf, u32, Vec<u8>)]| -> Vec<String> {
+                all.iter().map(|(path, mode, bytes)| format!("{path:?} {mode:o} {}", bytes.len())).collect()
+            };
+            assert_eq!(names(&before), names(&after), "{what}: {}", place.told(&output));
+            assert!(before == after, "{what}: some bytes changed: {}", place.told(&output));
+        }
+    }
+    let token = |place: &Place| drop(place.must(&["token", "create", "--role", "admin", "ana"]));
+    let killed = |place: &Place| {
+        token(place);
+        let mut server = place.serve(&["--plugins", "none"]);
+        place.must(&["token", "create", "--role", "admin", "ben"]);
+        server.signal("-KILL");
+        server.wait();
+    };
+    check("an empty folder", |_| {});
+    check("only a version", |place| {
+        fs::write(place.data().join("version"), "format = 1\nengine = \"redb\"\n").unwrap()
+    });
+    check("after a command", token);
+    check("after a server", |place| {
+        token(place);
+        place.serve(&["--plugins", "none"]).stop();
+    });
+    check("after a killed server", killed);
+    check("without a log", |place| {
+        token(place);
+        fs::remove_dir_all(place.data().join("store/log")).unwrap();
+    });
+    check("without an index", |place| {
+        token(place);
+        fs::remove_file(place.data().join("store/ordered.redb")).unwrap();
+    });
+    check("a torn log", |place| {
+        killed(place);
+        let path = segment(place);
+        let bytes = fs::read(&path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        fs::write(&path, [&bytes[..end - 10], &[7; 600]].concat()).unwrap();
+    });
+    check("a damaged log", |place| {
+        token(place);
+        damage_log(place, b"ana");
+    });
+    check("a damaged index", |place| {
+        token(place);
+        let path = place.data().join("store/ordered.redb");
+        let mut bytes = fs::read(&path).unwrap();
+        bytes[..64].fill(1);
+        fs::write(&path, bytes).unwrap();
+    });
+}
+
+/// sled cannot be opened without writing: the doctor says so, and changes nothing else.
+#[test]
+fn doctor_says_what_sled_changes() {
+    let place = Place::new();
+    place.serve(&["--plugins", "none", "--engine", "sled"]).stop();
+    let others = || -> Vec<_> {
+        let all = everything(&place.data());
+        all.into_iter().filter(|(path, ..)| !path.to_str().unwrap().contains("ordered.sled/")).collect()
+    };
+    let before = others();
+    let (state, found, _) = diagnosis(&place, "store");
+    assert_eq!(state, "ok", "{found}");
+    assert!(found.contains("sled tidied its files, as at every start"), "{found}");
+    assert!(others() == before);
+}
+
+/// The cache holds nothing that cannot be made again: a key that was cut costs a compilation and one line in the log.
+#[test]
+fn a_damaged_cache_key_is_made_anew() {
+    let place = Place::new();
+    place.must(&["plugin", "install", &place.plugin("box", 204, ""), "--yes"]);
+    place.serve(&[]).stop();
+    let key = place.data().join("cache/key");
+    fs::write(&key, "short").unwrap();
+    let (state, found, code) = diagnosis(&place, "compiled plugins");
+    assert_eq!((state.as_str(), code), ("warn", 0), "{found}");
+    assert!(found.contains("has 5 bytes instead of 32") && found.contains("compiles the plugins again"), "{found}");
+    let server = place.serve(&[]);
+    assert_eq!(server.get("/box"), 204);
+    let errors = server.errors();
+    assert_eq!(errors.matches("the key of compiled code is damaged").count(), 1, "{errors}");
+    assert!(!errors.contains("was changed or is not from this host"), "{errors}");
+    server.stop();
+    assert_eq!(diagnosis(&place, "compiled plugins").0, "ok");
 }

@@ -1,6 +1,6 @@
 //! A server: its screen, its plugins, its neighbours, its end.
 
-use crate::support::{PATIENCE, Place, answering, client, wait_until};
+use crate::support::{PATIENCE, Place, answering, client, trapping_when_asked, wait_until};
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -331,15 +331,15 @@ fn traces_continue_the_clients_and_are_sent() {
     assert_eq!(request.send().unwrap().status().as_u16(), 204);
     server.stop();
     let id: Vec<u8> = (0..16).map(|at| u8::from_str_radix(&trace[at * 2..at * 2 + 2], 16).unwrap()).collect();
-    let mut found = false;
+    let mut wanted: Vec<&[u8]> = vec![&id, b"GET /box", b"box handle", b"http.route"];
     while let Ok((line, body)) = received.recv_timeout(std::time::Duration::from_secs(5).min(PATIENCE)) {
         assert_eq!(line, "POST /v1/traces HTTP/1.1");
-        found |= body.windows(16).any(|window| window == id);
-        if found {
+        wanted.retain(|part| !body.windows(part.len()).any(|window| window == *part));
+        if wanted.is_empty() {
             break;
         }
     }
-    assert!(found, "a span of the client's trace was sent");
+    assert!(wanted.is_empty(), "spans of the client's trace lack {wanted:?}");
 }
 
 #[test]
@@ -350,5 +350,25 @@ fn the_engine_of_a_folder_stays() {
     insta::assert_snapshot!("other_engine", told);
     let server = place.serve(&[]);
     assert!(server.screen().contains("(sled)"), "{}", server.screen());
+    server.stop();
+}
+
+/// One line says why, with the plugin's own frames and the request's trace; nothing of the host's stack.
+#[test]
+fn a_trap_is_logged_once_and_without_the_hosts_stack() {
+    let place = Place::new();
+    let folder = place.plugin_with("box", "", &trapping_when_asked());
+    let server = place.serve_with(&["--plugins", &folder], &[("RUST_BACKTRACE", "1")]);
+    let answer = client().get(format!("{}/box", server.url)).send().unwrap();
+    assert_eq!(answer.status().as_u16(), 500);
+    let problem: serde_json::Value = serde_json::from_str(&answer.text().unwrap()).unwrap();
+    let trace_id = problem["trace_id"].as_str().unwrap();
+    let errors = server.errors();
+    assert_eq!(errors.matches("the plugin trapped").count(), 1, "{errors}");
+    assert_eq!(errors.matches("unreachable").count(), 1, "{errors}");
+    assert!(errors.contains("wasm backtrace") && errors.contains(trace_id), "{errors}");
+    for host in ["Stack backtrace", "tokio::", "wasmtime::", "std::"] {
+        assert!(!errors.contains(host), "{host} in {errors}");
+    }
     server.stop();
 }

@@ -259,6 +259,18 @@ pub fn answering(status: u16) -> Vec<u8> {
     ))
 }
 
+/// A component that starts well and traps when it is asked.
+pub fn trapping_when_asked() -> Vec<u8> {
+    component(
+        r#"(module
+            (memory (export "memory") 1)
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) i32.const 1024)
+            (func (export "mainstay:lifecycle/lifecycle@0.1.0#start") (param i32 i32 i32) (result i32) i32.const 512)
+            (func (export "mainstay:api/handler@0.1.0#handle") (param i32) (result i32) unreachable)
+            (func (export "mainstay:api/handler@0.1.0#received") (param i32 i32 i32 i32 i32 i64) (result i32) unreachable))"#,
+    )
+}
+
 /// A component that traps when it is started.
 pub fn trapping() -> Vec<u8> {
     component(

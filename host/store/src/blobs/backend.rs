@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use mainstay_base::{Error, ErrorKind, Random, Result};
 use object_store::local::LocalFileSystem;
+use object_store::memory::InMemory;
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt};
 
@@ -20,6 +21,12 @@ use super::keys::Digest;
 pub enum BlobBackend {
     /// A folder of this machine; created if it is not there. One process at a time.
     Local {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Such a folder as it lies there, for checks: nothing is made or cleared, and nothing may be put. One that is not there
+    /// is empty.
+    LocalAsItIs {
         /// The folder.
         folder: PathBuf,
     },
@@ -49,10 +56,15 @@ impl Backend {
             BlobBackend::Store(objects) => Ok(Backend { objects, folder: None, part_bytes: REMOTE_PART_BYTES }),
             BlobBackend::Local { folder } => {
                 prepare(&folder)?;
-                let local = LocalFileSystem::new_with_prefix(&folder)
-                    .map_err(|error| failed("open the folder of blobs", folder.display(), error))?
-                    .with_fsync(true);
-                Ok(Backend { objects: Arc::new(local), folder: Some(folder), part_bytes: LOCAL_PART_BYTES })
+                let objects = Arc::new(open_folder(&folder)?);
+                Ok(Backend { objects, folder: Some(folder), part_bytes: LOCAL_PART_BYTES })
+            }
+            BlobBackend::LocalAsItIs { folder } => {
+                let objects: Arc<dyn ObjectStore> = match folder.is_dir() {
+                    true => Arc::new(open_folder(&folder)?),
+                    false => Arc::new(InMemory::new()),
+                };
+                Ok(Backend { objects, folder: Some(folder), part_bytes: LOCAL_PART_BYTES })
             }
         }
     }
@@ -73,6 +85,12 @@ impl Backend {
             Err(error) => Err(failed("look for", path, error)),
         }
     }
+}
+
+fn open_folder(folder: &Path) -> Result<LocalFileSystem> {
+    let local = LocalFileSystem::new_with_prefix(folder)
+        .map_err(|error| failed("open the folder of blobs", folder.display(), error))?;
+    Ok(local.with_fsync(true))
 }
 
 /// Make the folders and their names durable, all of them now: a folder that a put makes could be used by another put before

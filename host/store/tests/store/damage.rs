@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use mainstay_base::{Disk, ErrorKind, Random, RealDisk, SeededRandom, SimDisk};
+use mainstay_base::{Disk, ErrorKind, Random, RealDisk, SeededRandom, ShadowDisk, SimDisk};
 use mainstay_log::LogOptions;
 use mainstay_store::engine::{Ordered, RedbEngine, Write};
-use mainstay_store::{EngineKind, KeyRange, ScanOptions, Store, StoreOptions};
+use mainstay_store::{EngineKind, KeyRange, Repaired, ScanOptions, Store, StoreOptions, examine_log, repair_log};
 
 use crate::support::*;
 
@@ -74,11 +75,14 @@ fn a_missing_log_or_index_is_noticed() {
     for segment in &log {
         disk.remove(segment).unwrap();
     }
-    check(&refusal(options.clone()), ErrorKind::Internal, &["the log was replaced or removed", "backup"]);
+    let says = ["the log was replaced or removed", "backup", "nothing says whether there were commits from 101 on"];
+    check(&refusal(options.clone()), ErrorKind::Internal, &says);
+    assert_eq!(files(&disk, "data/log").len(), 0, "nothing was begun");
 
     let options = StoreOptions { disk: Arc::new(saved.clone()), ..options };
     saved.remove(Path::new("data/ordered.redb")).unwrap();
-    check(&refusal(options), ErrorKind::Internal, &["commits 1 to", "neither in the log", "backup"]);
+    let says = ["the ordered index ends at 0", "commits 1 to 100 cannot be read any more", "backup"];
+    check(&refusal(options), ErrorKind::Internal, &says);
 }
 
 #[test]
@@ -215,4 +219,201 @@ fn an_index_without_checksums_is_refused_and_left_alone() {
     drop(redb);
     let error = refusal(options(disk.clone(), EngineKind::Redb));
     check(&error, ErrorKind::Invalid, &["older version", "checksums", "empty data folder"]);
+}
+
+/// A folder of the real disk with 90 commits, all in the index after a clean stop or only the first 60; and its options.
+fn folder_with_log(is_stopped_cleanly: bool) -> (tempfile::TempDir, StoreOptions) {
+    let root = tempfile::tempdir().unwrap();
+    let options =
+        StoreOptions { apply_interval: Duration::from_secs(3600), ..StoreOptions::new(root.path().join("data")) };
+    let store = Store::open(options.clone()).unwrap();
+    for number in 0..90 {
+        put(&store, &format!("{number}"), "value").unwrap();
+        if number == 59 {
+            store.checkpoint().unwrap();
+        }
+    }
+    if is_stopped_cleanly {
+        store.close().unwrap();
+        return (root, options);
+    }
+    // As a crash leaves it: what is on the disk now, while the store is open.
+    let crashed = tempfile::tempdir().unwrap();
+    copy(&root.path().join("data"), &crashed.path().join("data"));
+    drop(store);
+    let options = StoreOptions { folder: Some(crashed.path().join("data")), ..options };
+    (crashed, options)
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
+        match path.is_dir() {
+            true => copy(&path, &to),
+            false => assert!(std::fs::copy(&path, &to).is_ok()),
+        }
+    }
+}
+
+fn segment(folder: &Path) -> PathBuf {
+    std::fs::read_dir(folder.join("log")).unwrap().map(|entry| entry.unwrap().path()).max().unwrap()
+}
+
+/// Change a byte of the record with this sequence; 0 stands for the segment's header.
+fn damage_record(folder: &Path, sequence: u64) {
+    let path = segment(folder);
+    let mut bytes = std::fs::read(&path).unwrap();
+    let mut at = 64;
+    for _ in 1..sequence {
+        let length = u32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+        at += (32 + length).next_multiple_of(8);
+    }
+    // A header's salt: what cannot be made again.
+    at = if sequence == 0 { 25 } else { at + 33 };
+    bytes[at] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+}
+
+fn all_there(options: &StoreOptions, commits: u64) {
+    let store = Store::open(options.clone()).unwrap();
+    assert_eq!(store.sequence(), commits);
+    for number in 0..90 {
+        let value = get(&store.view(), &number.to_string());
+        assert_eq!(value.as_deref(), (number < commits).then_some("value"), "{number}");
+    }
+    assert_eq!(put(&store, "more", "value").unwrap().sequence, commits + 1);
+    drop(store);
+    let store = Store::open(options.clone()).unwrap();
+    assert_eq!(get(&store.view(), "more").as_deref(), Some("value"));
+}
+
+/// Damage a record, see what is said, do it, and have everything.
+#[test]
+fn a_damaged_log_below_the_index_is_set_aside_without_loss() {
+    fn check_damage(is_stopped_cleanly: bool, sequence: u64) {
+        let (_root, options) = folder_with_log(is_stopped_cleanly);
+        let folder = options.folder.clone().unwrap();
+        damage_record(&folder, sequence);
+        let before = std::fs::read(segment(&folder)).unwrap();
+        let error = refusal(options.clone());
+        let held = if is_stopped_cleanly { 90 } else { 60 };
+        let holds = format!("holds every commit up to {held}");
+        check(
+            &error,
+            ErrorKind::Internal,
+            &["is damaged at byte", &holds, "nothing is lost", "`mainstay doctor --repair`"],
+        );
+        assert_eq!(std::fs::read(segment(&folder)).unwrap(), before);
+        let report = examine_log(&options).unwrap();
+        assert!(report.is_lossless() && error.message().ends_with(&report.remedy()), "{error}");
+
+        assert_eq!(repair_log(&options, Some(1)).unwrap_err().kind(), ErrorKind::Conflict);
+        let old = folder.join("log.damaged-1");
+        let repaired = Repaired::SetAside { old: old.clone(), newest: 90, lost: None };
+        assert_eq!(repair_log(&options, None).unwrap(), repaired);
+        assert_eq!(
+            std::fs::read(old.join(segment(&folder).file_name().unwrap())).ok(),
+            None,
+            "the new one begins later"
+        );
+        let kept: Vec<_> = std::fs::read_dir(&old).unwrap().map(|entry| entry.unwrap().path()).collect();
+        assert_eq!(std::fs::read(&kept[0]).unwrap(), before);
+        all_there(&options, 90);
+        assert_eq!(repair_log(&options, None).unwrap(), Repaired::NotNeeded);
+    }
+    check_damage(true, 1);
+    check_damage(true, 62);
+    check_damage(true, 90);
+    check_damage(true, 0);
+    // Records above the index are read behind the damage, and kept.
+    check_damage(false, 1);
+    check_damage(false, 60);
+}
+
+#[test]
+fn a_damaged_log_above_the_index_says_what_it_loses() {
+    for (sequence, first_lost, commits) in [(75, 75, 74), (61, 61, 60)] {
+        let (_root, options) = folder_with_log(false);
+        let folder = options.folder.clone().unwrap();
+        damage_record(&folder, sequence);
+        let error = refusal(options.clone());
+        let loses = format!("commits {first_lost} to 90 cannot be read any more");
+        let command = format!("`mainstay doctor --repair --give-up-from {first_lost}`");
+        check(&error, ErrorKind::Internal, &["holds every commit up to 60", &loses, "from a backup", &command]);
+        for wrong in [None, Some(first_lost - 1), Some(90)] {
+            let refused = repair_log(&options, wrong).unwrap_err();
+            check(&refused, ErrorKind::Conflict, &["nothing was changed", &command]);
+        }
+        let repaired = repair_log(&options, Some(first_lost)).unwrap();
+        let Repaired::SetAside { newest, lost, .. } = repaired else { panic!("{repaired:?}") };
+        assert_eq!((newest, lost), (commits, Some((first_lost, 90))));
+        all_there(&options, commits);
+    }
+}
+
+#[test]
+fn a_log_that_is_gone_is_begun_anew_only_when_asked() {
+    let (_root, options) = folder_with_log(true);
+    let folder = options.folder.clone().unwrap();
+    std::fs::remove_dir_all(folder.join("log")).unwrap();
+    let says = ["nothing says whether there were commits from 91 on", "`mainstay doctor --repair --give-up-from 91`"];
+    check(&refusal(options.clone()), ErrorKind::Internal, &says);
+    assert!(repair_log(&options, None).is_err());
+    repair_log(&options, Some(91)).unwrap();
+    all_there(&options, 90);
+}
+
+#[test]
+fn a_repair_that_was_interrupted_is_finished() {
+    let (_root, options) = folder_with_log(true);
+    let folder = options.folder.clone().unwrap();
+    damage_record(&folder, 62);
+    repair_log(&options, None).unwrap();
+    // As a crash between the two renames leaves it.
+    std::fs::rename(folder.join("log"), folder.join("log.repaired")).unwrap();
+    all_there(&options, 90);
+    // And as one before them does: the old log is still the log, and the unfinished one is no obstacle.
+    damage_record(&folder, 1);
+    copy(&folder.join("log"), &folder.join("log.repaired"));
+    copy(&folder.join("log"), &folder.join("log.repairing"));
+    repair_log(&options, None).unwrap();
+    all_there(&options, 91);
+    assert!(folder.join("log.damaged-2").exists());
+}
+
+#[test]
+fn a_damaged_index_is_no_ground_to_repair_a_log_on() {
+    let (_root, options) = folder_with_log(true);
+    let folder = options.folder.clone().unwrap();
+    damage_record(&folder, 62);
+    let index = folder.join("ordered.redb");
+    let mut bytes = std::fs::read(&index).unwrap();
+    bytes[..64].fill(7);
+    std::fs::write(&index, bytes).unwrap();
+    check(&refusal(options.clone()), ErrorKind::Internal, &["The log is damaged too", "record 62", "from a backup"]);
+    assert!(repair_log(&options, None).is_err());
+    assert!(!folder.join("log.damaged-1").exists());
+}
+
+/// What a shadow of the disk shows is what is there, and nothing that is done to it reaches the disk.
+#[test]
+fn a_store_on_a_shadow_changes_nothing() {
+    let (_root, options) = folder_with_log(false);
+    let folder = options.folder.clone().unwrap();
+    let bytes = || {
+        let names = ["ordered.redb".to_owned(), format!("log/{}", segment(&folder).file_name().unwrap().display())];
+        names.map(|name| std::fs::read(folder.join(name)).unwrap())
+    };
+    let before = bytes();
+    let shadow = StoreOptions { disk: Arc::new(ShadowDisk::new(64 << 20)), ..options.clone() };
+    let store = Store::open(shadow).unwrap();
+    assert_eq!(store.sequence(), 90);
+    put(&store, "new", "value").unwrap();
+    store.verify().unwrap();
+    store.close().unwrap();
+    drop(store);
+    assert!(bytes() == before);
+    all_there(&options, 90);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use futures::FutureExt;
 use mainstay_base::{ErrorKind, Faults};
 use mainstay_log::LogOptions;
-use mainstay_store::{EngineKind, FieldWrite, KeyRange, Query, ScanOptions, Store, StoreOptions, Value};
+use mainstay_store::{EngineKind, FieldWrite, KeyRange, Overtaken, Query, ScanOptions, Store, StoreOptions, Value};
 
 use crate::support::*;
 
@@ -73,14 +73,15 @@ fn guards_see_commits_that_are_on_their_way_and_views_do_not() {
     let mut first = Box::pin(store.commit(first));
     assert!(first.as_mut().now_or_never().is_none(), "it waits for the disk");
 
-    let conflict = commit(&store, |tx| {
-        tx.expect_absent(&space(), b"k")?;
-        tx.put(&space(), b"k", "2")
-    });
-    assert_eq!(conflict.unwrap_err().kind(), ErrorKind::Conflict);
+    let mut conflict = store.begin(&view);
+    conflict.expect_absent(&space(), b"k").unwrap();
+    conflict.put(&space(), b"k", "2").unwrap();
+    let mut conflict = Box::pin(store.commit(conflict));
+    assert!(conflict.as_mut().now_or_never().is_none(), "a refusal may not stand on what may vanish");
     let mut stale = store.begin(&view);
     stale.expect_unchanged(&space(), b"k").unwrap();
-    assert_eq!(store.commit_blocking(stale).unwrap_err().kind(), ErrorKind::Conflict);
+    let mut stale = Box::pin(store.commit(stale));
+    assert!(stale.as_mut().now_or_never().is_none());
 
     let mut behind = store.begin(&view);
     behind.expect_value(&space(), b"k", "1").unwrap();
@@ -95,6 +96,63 @@ fn guards_see_commits_that_are_on_their_way_and_views_do_not() {
     assert!(first.sequence < behind.sequence);
     assert_eq!(behind.counters, [5]);
     assert_eq!(get(&store.view(), "k").as_deref(), Some("1"));
+    for refused in [conflict, stale] {
+        let error = futures::executor::block_on(refused).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::Conflict);
+        assert!(Overtaken::of(&error).unwrap().key().ends_with(b"k"), "{error:?}");
+    }
+}
+
+/// Who read, lost, renewed and tried again once the conflict was answered, must see what it lost to: with every commit a
+/// sync apart, tries that do not wait for it all meet the same conflict.
+#[test]
+fn trying_again_after_a_conflict_sees_what_was_lost_to() {
+    let disk = GatedDisk::new();
+    let store = Store::open(options(disk.clone(), EngineKind::Memory)).unwrap();
+    for round in 0..50 {
+        disk.set_open(false);
+        let mut first = store.begin(&store.view());
+        first.put(&space(), b"k", round.to_string()).unwrap();
+        let mut first = Box::pin(store.commit(first));
+        assert!(first.as_mut().now_or_never().is_none());
+
+        let mut second = store.begin(&store.view());
+        second.expect_unchanged(&space(), b"k").unwrap();
+        let mut second = Box::pin(store.commit(second));
+        assert!(second.as_mut().now_or_never().is_none(), "round {round}");
+        disk.set_open(true);
+        assert_eq!(futures::executor::block_on(second).unwrap_err().kind(), ErrorKind::Conflict);
+        assert_eq!(get(&store.view(), "k"), Some(round.to_string()));
+        commit(&store, |tx| {
+            tx.expect_unchanged(&space(), b"k")?;
+            tx.put(&space(), b"k", "again")
+        })
+        .unwrap();
+        futures::executor::block_on(first).unwrap();
+    }
+}
+
+#[test]
+fn losing_to_a_commit_that_fails_is_answered_too() {
+    let disk = GatedDisk::new();
+    let log = LogOptions { allocate_bytes: 0, ..LogOptions::default() };
+    let store = Store::open(StoreOptions { log, ..options(disk.clone(), EngineKind::Memory) }).unwrap();
+    put(&store, "old", "1").unwrap();
+    let view = store.view();
+    disk.set_open(false);
+    let mut first = store.begin(&view);
+    first.put(&space(), b"k", vec![0; 1 << 20]).unwrap();
+    let mut first = Box::pin(store.commit(first));
+    assert!(first.as_mut().now_or_never().is_none());
+    let mut second = store.begin(&view);
+    second.expect_absent(&space(), b"k").unwrap();
+    let mut second = Box::pin(store.commit(second));
+    assert!(second.as_mut().now_or_never().is_none());
+    disk.disk.set_faults(Faults { capacity_bytes: Some(disk.disk.used_bytes()), ..Faults::default() });
+    disk.set_open(true);
+    assert_eq!(futures::executor::block_on(first).unwrap_err().kind(), ErrorKind::Exhausted);
+    assert_eq!(futures::executor::block_on(second).unwrap_err().kind(), ErrorKind::Conflict);
+    assert_eq!(get(&store.view(), "k"), None);
 }
 
 /// Three commits queue up behind a closed gate, then the disk is full. `allocate_bytes` decides whether the first has its

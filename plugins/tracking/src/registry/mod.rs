@@ -1,9 +1,10 @@
 //! The registry: named models, their versions, stages, aliases and tags.
 //!
-//! Owns the records and their documents. Every change to a model is guarded on one key of that model and writes it, so
-//! that version numbers have no gaps and no twins, and the summary that a model's document keeps (latest version of each
-//! stage, aliases) is always right. What other plugins need is mirrored into the host's directory in the same
-//! transaction (`mirror`); every decision is kept with who made it (`decisions`).
+//! Owns the records and their documents. What changes the summary that a model's document keeps (versions, latest version
+//! of each stage, aliases) is guarded on one key of that model and writes it, so that version numbers have no gaps and no
+//! twins, and the summary is always right; tags and descriptions are guarded only on what they belong to. What other
+//! plugins need is mirrored into the host's directory in the same transaction (`mirror`); every decision is kept with who
+//! made it (`decisions`).
 
 pub mod decisions;
 pub mod mirror;
@@ -64,6 +65,17 @@ impl Model {
         let key = store::registered_key(&self.uid);
         tx.expect_unchanged(&key)?;
         Ok(tx.put_json(&key, &self.record)?)
+    }
+
+    /// Guard a transaction on this model being there, whatever else changes about it.
+    pub fn must_stay(&self, tx: &Transaction) -> Outcome<()> {
+        Ok(tx.expect_present(store::registered_key(&self.uid))?)
+    }
+
+    /// Guard a transaction on this model and a version of it being there, whatever else changes about them.
+    pub fn version_must_stay(&self, tx: &Transaction, version: i64) -> Outcome<()> {
+        self.must_stay(tx)?;
+        Ok(tx.expect_unchanged(store::version_key(&self.uid, version))?)
     }
 
     /// Its document.
@@ -272,7 +284,7 @@ fn change_document(name: &str, fields: impl Fn() -> Outcome<Vec<Write>>) -> Outc
     validate::model_name(name)?;
     change(|tx| {
         let model = find(name)?;
-        model.guard(tx)?;
+        model.must_stay(tx)?;
         Ok(tx.index(indexes::REGISTERED_MODELS).set(&model.uid, fields()?)?)
     })?;
     Ok(())
@@ -454,7 +466,7 @@ pub fn set_alias(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
     validate::alias(alias)?;
     validate::alias_not_reserved(alias)?;
     let version = validate::version(args.text_or_empty("version"))?;
-    let (warning, _) = change(|tx| {
+    let (promoted, _) = change(|tx| {
         let model = find(name)?;
         let document = versions::document(&model, version)?;
         model.guard(tx)?;
@@ -464,12 +476,20 @@ pub fn set_alias(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
         if old == Some(version) || model.record.is_prompt {
             return Ok(None);
         }
+        let origin = versions::origin_of(&document.as_ref())?;
+        mirror::refresh_version(tx, name, version, &origin, &mut mirror::Created::default())?;
         mirror::move_pointer(tx, name, alias, Some(version))?;
         let decision =
             decisions::Decision::new(by, "alias").subject(alias).version(version).comment(args.text("comment"));
         decisions::note(tx, &model.uid, &decision.maybe_from(old.map(|v| v.to_string())).to(&version.to_string()))?;
-        crate::provenance::warning(&document.as_ref(), &format!("alias '{alias}'"))
-    })?;
+        Ok(Some(document))
+    })
+    .map_err(|failure| crate::provenance::explain(failure, name, version))?;
+    // Only now: a move that is refused has not happened.
+    let warning = match promoted {
+        Some(version) => crate::provenance::warn(&version.as_ref(), &format!("alias '{alias}'"))?,
+        None => None,
+    };
     Ok((b"{}".to_vec(), warning))
 }
 

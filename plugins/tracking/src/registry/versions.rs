@@ -6,7 +6,7 @@ use crate::errors::{Failure, Outcome};
 use crate::json::{self, Object};
 use crate::search::Entity;
 use crate::search::plan::PROMPT_TAG;
-use crate::store::{change, indexes};
+use crate::store::{self, change, indexes};
 use crate::wire::{Args, Field, Kind, optional, required};
 use crate::{inputs, models, provenance, removal, validate};
 use mainstay_sdk::index::{self, Document, DocumentRef, Field as Write};
@@ -138,13 +138,29 @@ fn write_new(
 
 /// What is known about where a source comes from.
 fn origin(source: &source::Source) -> Outcome<mirror::Origin> {
-    let mut origin = mirror::Origin {
+    let origin = mirror::Origin {
         run_id: source.run_id.clone(),
         model_id: source.model_id.clone(),
         storage: source.storage.clone(),
         ..mirror::Origin::default()
     };
-    if let Some(run_id) = &source.run_id {
+    with_run(origin)
+}
+
+/// What is known by now about where a version comes from: its run may have been tagged since.
+pub fn origin_of(version: &DocumentRef<'_>) -> Outcome<mirror::Origin> {
+    let text = |name: &str| version.text(name).filter(|text| !text.is_empty()).map(str::to_owned);
+    let origin = mirror::Origin {
+        run_id: text("run_id"),
+        model_id: text("model_id"),
+        storage: text("storage_location").unwrap_or_default(),
+        ..mirror::Origin::default()
+    };
+    with_run(origin)
+}
+
+fn with_run(mut origin: mirror::Origin) -> Outcome<mirror::Origin> {
+    if let Some(run_id) = &origin.run_id {
         if let Some(run) = index::document(indexes::RUNS, run_id)? {
             origin.commit = provenance::commit_of(&run.as_ref()).map(str::to_owned);
         }
@@ -186,13 +202,13 @@ pub fn get_download_uri(args: Args) -> Outcome<Vec<u8>> {
     }))
 }
 
-/// Change a version's document, guarded on its model.
+/// Change a version's document, guarded on its being there.
 fn set(args: &Args, fields: impl Fn(&DocumentRef<'_>) -> Vec<Write>) -> Outcome<(Model, i64)> {
     let (name, version) = named(args)?;
     let (model, _) = change(|tx| {
         let model = find(&name).map_err(|_| version_not_found(&name, version))?;
         let document = document(&model, version)?;
-        model.guard(tx)?;
+        model.version_must_stay(tx, version)?;
         tx.index(indexes::MODEL_VERSIONS).set(&model.version_id(version), fields(&document.as_ref()))?;
         Ok(model)
     })?;
@@ -263,7 +279,7 @@ pub fn transition(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
              Valid stages are ['Staging', 'Production']"
         )));
     }
-    let ((model, warning), _) = change(|tx| {
+    let ((model, promoted), _) = change(|tx| {
         let model = find(&name).map_err(|_| version_not_found(&name, version))?;
         let document = document(&model, version)?;
         let before = document.as_ref().text("current_stage").unwrap_or(STAGES[0]).to_owned();
@@ -283,12 +299,14 @@ pub fn transition(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
         super::must_be_rewritable(&name, moved.len())?;
         write_stages(tx, &model, &stages, &moved, by, args.text("comment"))?;
         let is_promotion = ACTIVE_STAGES.contains(&stage) && before != stage;
-        let warning = match is_promotion {
-            true => provenance::warning(&document.as_ref(), &format!("stage {stage}"))?,
-            false => None,
-        };
-        Ok((model, warning))
-    })?;
+        Ok((model, is_promotion.then_some(document)))
+    })
+    .map_err(|failure| provenance::explain(failure, &name, version))?;
+    // Only now: a move that is refused has not happened.
+    let warning = match promoted {
+        Some(document) => provenance::warn(&document.as_ref(), &format!("stage {stage}"))?,
+        None => None,
+    };
     Ok((answer(&model, version)?, warning))
 }
 
@@ -321,13 +339,22 @@ fn point_stages(tx: &Transaction, model: &Model, stages: &[(i64, String)], remov
     if model.record.is_prompt {
         return Ok(());
     }
+    let mut created = mirror::Created::default();
     for stage in &STAGES[1..] {
         let latest = stages.iter().filter(|(_, of)| of == stage).map(|(version, _)| *version).max();
         // Removing a version takes its pointers along: removing them again would name one that is gone.
         if latest.is_none() && removed.is_some() {
             continue;
         }
-        mirror::move_pointer(tx, &model.record.name, &mirror::stage_pointer(stage), latest)?;
+        let pointer = mirror::stage_pointer(stage);
+        if mirror::leads_to(&model.record.name, &pointer, latest)? {
+            continue;
+        }
+        if let Some(version) = latest {
+            let origin = origin_of(&document(model, version)?.as_ref())?;
+            mirror::refresh_version(tx, &model.record.name, version, &origin, &mut created)?;
+        }
+        mirror::move_pointer(tx, &model.record.name, &pointer, latest)?;
     }
     Ok(())
 }
@@ -348,6 +375,7 @@ pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
         fields.extend(gone.map(|(alias, _)| Write::removed(format!("alias.{alias}"))));
         tx.index(indexes::REGISTERED_MODELS).set(&model.uid, fields)?;
         tx.index(indexes::MODEL_VERSIONS).remove(&model.version_id(version))?;
+        tx.delete(store::version_key(&model.uid, version))?;
         if !model.record.is_prompt {
             mirror::remove_version(tx, &name, version)?;
             point_stages(tx, &model, &stages, Some(version))?;

@@ -72,6 +72,70 @@ fn unsafe_names_are_refused() {
 }
 
 #[test]
+fn a_name_is_a_file_or_a_folder() {
+    let server = Server::new();
+    let put = |path: &str| server.call(Request::put(format!("{ROOT}/1/r/artifacts/{path}")).body("x"));
+    let refused = |path: &str, names: &str| {
+        for request in [
+            Request::put(format!("{ROOT}/1/r/artifacts/{path}")).body("x"),
+            Request::put(format!("{ROOT}/1/r/artifacts/{path}")).waiting("x"),
+        ] {
+            let answer = server.call(request);
+            let body: Value = answer.json();
+            assert_eq!(
+                (answer.status, &body["error_code"]),
+                (400, &"INVALID_PARAMETER_VALUE".into()),
+                "{path}: {body}"
+            );
+            assert!(body["message"].as_str().unwrap().contains(&format!("'{names}")), "{path}: {body}");
+        }
+    };
+    assert_eq!(put("a").status, 200);
+    refused("a/b", "1/r/artifacts/a'");
+    refused("a/b/c/d", "1/r/artifacts/a'");
+    assert_eq!(put("a").status, 200, "again");
+    assert_eq!(put("deep/er/file").status, 200);
+    refused("deep", "1/r/artifacts/deep/er/file'");
+    refused("deep/er", "1/r/artifacts/deep/er/file'");
+    assert_eq!(put("deep/er/other").status, 200);
+    assert_eq!(put("deepest").status, 200, "a prefix is no folder");
+    for path in ["", "deep/", "new/"] {
+        let answer = put(path);
+        assert_eq!(answer.status, 400, "{path}");
+        assert!(answer.json::<Value>()["message"].as_str().unwrap().contains("names a directory"), "{path}");
+    }
+    assert_eq!(server.call(Request::get(format!("{ROOT}/1/r/artifacts"))).status, 404);
+    // What is gone is not in the way.
+    server.call(Request::delete(format!("{ROOT}/1/r/artifacts/a")));
+    assert_eq!(put("a/b").status, 200);
+    server.call(Request::delete(format!("{ROOT}/1/r/artifacts/deep")));
+    assert_eq!(put("deep").status, 200);
+}
+
+/// Each of two uploads finds nothing in its way; their guards meet.
+#[test]
+fn a_file_and_one_below_it_cannot_both_be_uploaded_at_once() {
+    use mainstay_sdk::{ErrorKind, Transaction, keys};
+    use tracking::store::artifact_key;
+    let server = Server::new();
+    let put = |path: &str| assert_eq!(server.call(Request::put(format!("{ROOT}/{path}")).body("x")).status, 200);
+    server.0.enter(|| {
+        let guarded = |guard: &dyn Fn(&Transaction), meanwhile: &str| {
+            keys::renew().unwrap();
+            let tx = Transaction::begin().unwrap();
+            guard(&tx);
+            put(meanwhile);
+            tx.commit().map(drop).map_err(|error| error.kind())
+        };
+        let as_file = |name: &'static str| move |tx: &Transaction| tx.expect_unchanged(artifact_key(name)).unwrap();
+        let as_folder = |name: &'static str| move |tx: &Transaction| tx.expect_absent(artifact_key(name)).unwrap();
+        assert_eq!(guarded(&as_file("1/a"), "1/a/b"), Err(ErrorKind::Conflict));
+        assert_eq!(guarded(&as_folder("1/c"), "1/c"), Err(ErrorKind::Conflict));
+        assert_eq!(guarded(&as_folder("1/d"), "1/d/e"), Ok(()), "siblings do not meet");
+    });
+}
+
+#[test]
 fn equal_content_counts_once_and_quotas_are_loud_before_they_refuse() {
     let server = Server::with(json!({"artifact-quota-bytes": 1_000, "artifact-bytes-max": 600}));
     let put = |path: &str, body: Vec<u8>| server.call(Request::put(format!("{ROOT}/{path}")).body(body));
@@ -96,6 +160,13 @@ fn equal_content_counts_once_and_quotas_are_loud_before_they_refuse() {
             "{body}"
         );
     }
+    // What is kept already costs nothing, also where it would not fit; what is only as long does not pass for it.
+    let again = |path: &str, byte: u8| {
+        server.call(Request::put(format!("{ROOT}/1/r/artifacts/{path}")).waiting(vec![byte; 500])).status
+    };
+    assert_eq!((again("more.ckpt", 1), again("other.ckpt", 9)), (200, 413));
+    assert_eq!(put("1/r/artifacts/inline.ckpt", vec![1; 500]).status, 200);
+    assert_eq!(used(), 900);
     assert_eq!(put("3/x", vec![0; 601]).status, 413);
     // Replacing and deleting gives back what nothing else refers to.
     assert_eq!(put("1/r/artifacts/b", vec![4; 50]).status, 200);

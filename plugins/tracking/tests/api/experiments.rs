@@ -153,3 +153,36 @@ fn search_filters_orders_and_pages() {
     check(json!({"view_type": 3, "filter": "name LIKE 'a%'"}), &["alpha"]);
     check(json!({"view_type": "ACTIVE_ONLY", "filter": "name LIKE 'a%'"}), &[]);
 }
+
+/// Those who are overtaken time and again are told so in the API's words, in a way that clients repeat.
+#[test]
+fn a_change_that_is_overtaken_every_time_says_that_nothing_happened() {
+    use tracking::store::{change, experiment_key};
+    let server = Server::new();
+    let failure = server.0.enter(|| {
+        let mut tries = 0;
+        let failure = change(|tx| {
+            tries += 1;
+            tx.expect_absent(experiment_key("0"))?;
+            Ok(())
+        })
+        .unwrap_err();
+        assert!(tries > 10, "{tries}");
+        failure
+    });
+    assert_eq!((failure.code.name(), failure.code.status()), ("TEMPORARILY_UNAVAILABLE", 503));
+    for word in ["key `", "`tracking`", "read it again"] {
+        assert!(!failure.message.contains(word), "{}", failure.message);
+    }
+    assert!(failure.message.contains("Nothing was written"), "{}", failure.message);
+}
+
+/// Ids come from a counter: what was created and refused leaves gaps and never a twin.
+#[test]
+fn ids_are_never_given_twice() {
+    let server = Server::new();
+    let first = server.experiment("a");
+    server.refuse("POST", "experiments/create", json!({"name": "a"}), 400, "RESOURCE_ALREADY_EXISTS", "already exists");
+    let second = server.experiment("b");
+    assert!(second.parse::<i64>().unwrap() > first.parse::<i64>().unwrap());
+}

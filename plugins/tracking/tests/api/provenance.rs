@@ -44,7 +44,7 @@ fn a_version_leads_to_run_commit_and_data_and_back() {
     assert_eq!(answer.status, 200);
     let warning = answer.header("x-mainstay-warning").unwrap();
     assert!(
-        warning.contains("model m version 2 moves to alias 'best' although") && warning.contains("has no commit"),
+        warning.contains("model m version 2 moved to alias 'best' although") && warning.contains("has no commit"),
         "{warning}"
     );
     assert!(server.0.log().iter().any(|line| line.message.contains("has no commit")));

@@ -368,18 +368,136 @@ fn versions_carry_their_origin_into_the_directory() {
     });
 }
 
+/// The example of the host's configuration reference, and the same for a stage.
+fn guarded() -> Server {
+    let requires = json!([
+        {"path": ["produced-by"], "label": {"key": "source-commit"}},
+        {"path": ["produced-by", "trained-on"]},
+    ]);
+    let rule = |pointer: &str| json!({"kind": "model", "name-pattern": "*", "pointer": pointer, "requires": requires});
+    Server::on(Host::new().protect(json!([rule("production"), rule("stage:Production")])))
+}
+
+fn point(server: &Server, version: &str) -> (u16, String) {
+    let body = json!({"name": "m", "alias": "production", "version": version});
+    let (status, answer) = server.send("POST", "registered-models/alias", body);
+    (status, answer["message"].as_str().unwrap_or("").to_owned())
+}
+
 #[test]
-fn a_protected_alias_waits_for_its_evidence() {
-    let rules = json!([{"kind": "model", "name-pattern": "*", "pointer": "champion", "requires": [{"label": {"key": "source-commit"}}]}]);
-    let server = Server::on(Host::new().protect(rules));
+fn a_protected_alias_waits_for_its_evidence_and_takes_what_comes_later() {
+    let server = guarded();
+    let run = server.run("0");
+    model(&server, "m");
+    version(&server, "m", json!({"source": format!("runs:/{run}/model"), "run_id": run}));
+    #[track_caller]
+    fn refused((status, message): (u16, String), parts: &[&str], never: &[&str]) {
+        assert_eq!(status, 403, "{message}");
+        parts.iter().for_each(|part| assert!(message.contains(part), "`{part}` is not in: {message}"));
+        never.iter().for_each(|part| assert!(!message.contains(part), "`{part}` is in: {message}"));
+    }
+    let (commit, data) = ("set the tag 'mlflow.source.git.commit'", "log its training data with log_input");
+    refused(point(&server, "1"), &["source-commit", "trained-on", commit, data], &[]);
+    assert!(server.0.log().iter().all(|line| !line.message.contains("moved to")), "it did not move");
+    server.post("runs/set-tag", json!({"run_id": run, "key": "mlflow.source.git.commit", "value": "c0ffee"}));
+    refused(point(&server, "1"), &["trained-on", data], &["source-commit", commit]);
+    server.refuse(
+        "POST",
+        "model-versions/transition-stage",
+        json!({"name": "m", "version": "1", "stage": "Production"}),
+        403,
+        "PERMISSION_DENIED",
+        data,
+    );
+    let dataset = json!({"name": "d", "digest": "1", "source_type": "x", "source": ""});
+    server.post("runs/log-inputs", json!({"run_id": run, "datasets": [{"dataset": dataset}]}));
+    assert_eq!(point(&server, "1").0, 200);
+    server.post("model-versions/transition-stage", json!({"name": "m", "version": "1", "stage": "Production"}));
+    // The next version of the same run finds what is there, and brings it up to date.
+    server.post("runs/set-tag", json!({"run_id": run, "key": "mlflow.source.git.commit", "value": "decade"}));
+    version(&server, "m", json!({"source": format!("runs:/{run}/model"), "run_id": run}));
+    assert_eq!(point(&server, "2").0, 200);
+    server.0.enter(|| {
+        let run = directory::describe(&Node::subject("run", &run)).unwrap().unwrap();
+        assert_eq!(run.label("source-commit"), Some("decade"));
+        let data = directory::describe(&Node::subject("dataset", "d@1")).unwrap().unwrap();
+        assert_eq!((data.label("name"), data.label("digest")), (Some("d"), Some("1")));
+    });
+    // What is no longer known is no longer evidence.
+    server.post("runs/delete-tag", json!({"run_id": run, "key": "mlflow.source.git.commit"}));
+    assert_eq!(point(&server, "2").0, 200, "it leads there already");
+    refused(point(&server, "1"), &["source-commit", commit], &["trained-on"]);
+    version(&server, "m", json!({"source": "s3://elsewhere/model"}));
+    refused(point(&server, "3"), &["register it from a run"], &[]);
+    let other = json!({"name": "m", "alias": "other", "version": "3"});
+    assert_eq!(server.send("POST", "registered-models/alias", other).0, 200, "it is not protected");
+}
+
+#[test]
+fn datasets_of_any_name_are_evidence() {
+    let server = guarded();
+    model(&server, "m");
+    let run = server.run_with(json!({"tags": [{"key": "mlflow.source.git.commit", "value": "c0ffee"}]}));
+    let datasets: Vec<_> = ["é".repeat(500), "nul\0".into(), "d@1".into(), "d".into()]
+        .iter()
+        .zip(["1", "2", "2", "1@2"])
+        .map(|(name, digest)| json!({"dataset": {"name": name, "digest": digest, "source_type": "x", "source": ""}}))
+        .collect();
+    server.post("runs/log-inputs", json!({"run_id": run, "datasets": datasets}));
+    version(&server, "m", json!({"source": format!("runs:/{run}/model"), "run_id": run}));
+    assert_eq!(point(&server, "1").0, 200);
+    server.0.enter(|| assert_eq!(directory::edges_from(&Node::subject("run", &run)).unwrap().len(), 3));
+}
+
+/// One change moves the pointers of two stages to versions of one run, whose dataset was logged since.
+#[test]
+fn what_two_pointers_need_is_created_once() {
+    let server = Server::new();
+    model(&server, "m");
+    let run = server.run("0");
+    for number in ["1", "2"] {
+        version(&server, "m", json!({"source": format!("runs:/{run}/model"), "run_id": run}));
+        let stage = json!({"name": "m", "version": number, "stage": "Staging", "archive_existing_versions": true});
+        let dataset = json!({"name": "d", "digest": number, "source_type": "x", "source": ""});
+        server.post("runs/log-inputs", json!({"run_id": run, "datasets": [{"dataset": dataset}]}));
+        server.post("model-versions/transition-stage", stage);
+    }
+    server.0.enter(|| {
+        let pointers = directory::pointers("model", "m").unwrap();
+        let pointers: Vec<_> = pointers.iter().map(|pointer| (pointer.name.as_str(), pointer.version)).collect();
+        assert_eq!(pointers, [("stage:Archived", 1), ("stage:Staging", 2)]);
+        assert_eq!(directory::edges_from(&Node::subject("run", &run)).unwrap().len(), 2);
+    });
+}
+
+/// A tag does not bring back a version that is removed at the same time.
+#[test]
+fn tags_are_guarded_on_what_they_belong_to() {
+    use mainstay_sdk::{ErrorKind, Transaction, keys};
+    let server = Server::new();
     model(&server, "m");
     version(&server, "m", json!({}));
-    let (status, refusal) =
-        server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "champion", "version": "1"}));
-    assert_eq!((status, &refusal["error_code"]), (403, &json!("PERMISSION_DENIED")), "{refusal}");
-    assert!(refusal["message"].as_str().unwrap().contains("source-commit"), "{refusal}");
-    assert_eq!(
-        server.send("POST", "registered-models/alias", json!({"name": "m", "alias": "other", "version": "1"})).0,
-        200
-    );
+    version(&server, "m", json!({}));
+    let after_meanwhile = |meanwhile: &dyn Fn()| {
+        server.0.enter(|| {
+            let model = tracking::registry::find("m").unwrap();
+            keys::renew().unwrap();
+            let tx = Transaction::begin().unwrap();
+            model.version_must_stay(&tx, 1).unwrap();
+            meanwhile();
+            tx.commit().map(drop).map_err(|error| error.kind())
+        })
+    };
+    let set = |path: &str, body: Value| drop(server.post(path, body));
+    let others = || {
+        set("registered-models/set-tag", json!({"name": "m", "key": "k", "value": "v"}));
+        set("model-versions/set-tag", json!({"name": "m", "version": "1", "key": "k", "value": "v"}));
+        set("registered-models/alias", json!({"name": "m", "alias": "a", "version": "1"}));
+        server.send("DELETE", "model-versions/delete", json!({"name": "m", "version": "2"}));
+    };
+    assert_eq!(after_meanwhile(&others), Ok(()), "none of these is about the version's being there");
+    let removal = || drop(server.send("DELETE", "model-versions/delete", json!({"name": "m", "version": "1"})));
+    assert_eq!(after_meanwhile(&removal), Err(ErrorKind::Conflict));
+    let removal = || drop(server.send("DELETE", "registered-models/delete", json!({"name": "m"})));
+    assert_eq!(after_meanwhile(&removal), Err(ErrorKind::Conflict));
 }

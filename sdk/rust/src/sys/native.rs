@@ -448,7 +448,7 @@ pub(crate) fn blob_receive(request: &Request, limit_bytes: u64, expected_sha256:
 // ---- directory ----
 
 pub fn directory_describe(node: &Node) -> Result<Option<Description>> {
-    let found = state().directory.borrow().describe(&shared_node(node))?;
+    let found = state().directory.borrow().at(&call().view()).describe(&shared_node(node))?;
     Ok(found.map(|found| Description {
         node: plain_node(found.node),
         owner: found.owner,
@@ -463,15 +463,15 @@ pub fn directory_describe(node: &Node) -> Result<Option<Description>> {
 }
 
 pub fn directory_subjects(kind: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>> {
-    Ok(state().directory.borrow().subjects(kind, after, limit)?)
+    Ok(state().directory.borrow().at(&call().view()).subjects(kind, after, limit)?)
 }
 
 pub fn directory_versions(kind: &str, name: &str) -> Result<Vec<u64>> {
-    Ok(state().directory.borrow().versions(kind, name)?)
+    Ok(state().directory.borrow().at(&call().view()).versions(kind, name)?)
 }
 
 pub fn directory_pointers(kind: &str, name: &str) -> Result<Vec<Pointer>> {
-    let pointers = state().directory.borrow().pointers(kind, name)?;
+    let pointers = state().directory.borrow().at(&call().view()).pointers(kind, name)?;
     Ok(pointers
         .into_iter()
         .map(|each| Pointer {
@@ -484,7 +484,7 @@ pub fn directory_pointers(kind: &str, name: &str) -> Result<Vec<Pointer>> {
 }
 
 pub fn directory_edges(node: &Node, outgoing: bool) -> Result<Vec<Edge>> {
-    let edges = state().directory.borrow().edges(&shared_node(node), outgoing)?;
+    let edges = state().directory.borrow().at(&call().view()).edges(&shared_node(node), outgoing)?;
     let plain = |edge: shared::Edge| Edge {
         source: plain_node(edge.source),
         relation: edge.relation,
@@ -494,7 +494,7 @@ pub fn directory_edges(node: &Node, outgoing: bool) -> Result<Vec<Edge>> {
 }
 
 pub fn directory_missing_evidence(kind: &str, name: &str, pointer: &str, version: u64) -> Result<Vec<String>> {
-    Ok(state().directory.borrow().missing_evidence(kind, name, pointer, version)?)
+    Ok(state().directory.borrow().at(&call().view()).missing_evidence(kind, name, pointer, version)?)
 }
 
 fn shared_node(node: &Node) -> shared::Node {
