@@ -182,10 +182,8 @@ fn rooms(place: &Place, release: bool) -> Result<()> {
 fn docs(place: &Place) -> Result<()> {
     say::step("Generating docs/reference");
     let mut command = cargo::command(place);
-    command.args(["test", "--quiet"]).env("MAINSTAY_BLESS", "1");
-    for package in ["mainstay", "mainstay-gateway", "mainstay-market", "mainstay-tests"] {
-        command.args(["--package", package]);
-    }
+    // The whole workspace is selected, so that features, and with them built dependencies, are those of the tests.
+    command.args(["test", "--workspace", "--quiet"]).env("MAINSTAY_BLESS", "1");
     command.args(["--lib", "--bins", "--test", "tidy", "--", "the_committed_"]);
     say::run(&mut command)?;
     let mut status = Command::new("git");

@@ -316,7 +316,8 @@ mod tests {
             CONTRACTS.iter().flat_map(|p| p.iter()).map(|(path, _)| path.to_string()).collect();
         embedded.sort();
         assert_eq!(embedded, on_disk);
-        assert_eq!(worlds().iter().map(WorldName::to_string).collect::<Vec<_>>(), ["mainstay:api/api@0.1.0"]);
+        let known: Vec<String> = worlds().iter().map(WorldName::to_string).collect();
+        assert_eq!(known, ["mainstay:api/api@0.1.0", "mainstay:transform/transform@0.1.0"]);
     }
 
     #[test]
@@ -339,9 +340,14 @@ mod tests {
         check("mainstay:api/api", "`mainstay:api/api` lacks a version; write it like `mainstay:api/api@0.1.0`");
         check(
             "mainstay:api/app@0.1.0",
-            "unknown world `mainstay:api/app`; did you mean `mainstay:api/api`? this host runs `mainstay:api/api@0.1.0`",
+            "unknown world `mainstay:api/app`; did you mean `mainstay:api/api`? this host runs `mainstay:api/api@0.1.0`, \
+             `mainstay:transform/transform@0.1.0`",
         );
-        check("other:thing/else@1.0.0", "unknown world `other:thing/else`; this host runs `mainstay:api/api@0.1.0`");
+        check(
+            "other:thing/else@1.0.0",
+            "unknown world `other:thing/else`; this host runs `mainstay:api/api@0.1.0`, \
+             `mainstay:transform/transform@0.1.0`",
+        );
     }
 
     #[test]

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 
 use mainstay_base::Error;
+use mainstay_bindings::WitError;
 use mainstay_bindings::mainstay::api::http::{Reply as ReplyHandle, Request as RequestHandle};
 use mainstay_bindings::mainstay::host::blobs::BlobInfo as WireBlob;
-use mainstay_bindings::WitError;
 use mainstay_runtime::CallError;
 use mainstay_store::blobs::BlobInfo;
 use wasmtime::Store;

@@ -204,7 +204,8 @@ async fn an_instance_that_waits_for_its_next_call_holds_no_view() {
         let mut tx = store.begin(&store.view());
         tx.put(&Space::plugin("guest"), b"key", number.to_string()).unwrap();
         store.commit(tx).await.unwrap();
-        assert_eq!(store.checkpoint().unwrap(), number, "an old view holds the engine back");
+        store.checkpoint().unwrap();
+        assert_eq!(store.memtable_bytes(), 0, "an old view holds back what could move to the engine");
     }
     assert_eq!(status(&plugin).await, 201);
     assert_eq!(plugin.stats().reused, 1);

@@ -12,6 +12,9 @@ fn numbers(values: &[f64]) -> Numbers<'_> {
     Numbers::of_f64(&[&values[..values.len() / 2], &values[values.len() / 2..]])
 }
 
+/// Label, prediction, two groups, whether the first is there.
+type Row = (u8, u8, i64, u8, bool);
+
 /// Mann and Whitney's count over all pairs.
 fn pairs(labels: &[f64], scores: &[f64]) -> Option<f64> {
     let of = |class: f64| labels.iter().zip(scores).filter(move |(label, _)| **label == class).map(|(_, score)| *score);
@@ -122,7 +125,7 @@ proptest! {
 
     #[test]
     fn rates_are_those_of_a_plain_loop(rows in prop::collection::vec((0..2u8, 0..2u8, 0..6i64, 0..4u8, any::<bool>()), 1..300)) {
-        let column = |of: &dyn Fn(&(u8, u8, i64, u8, bool)) -> f64| rows.iter().map(of).collect::<Vec<f64>>();
+        let column = |of: &dyn Fn(&Row) -> f64| rows.iter().map(of).collect::<Vec<f64>>();
         let (labels, guesses) = (column(&|row| f64::from(row.0)), column(&|row| f64::from(row.1)));
         let there: Vec<bool> = rows.iter().map(|row| row.4 || row.2 > 0).collect();
         let ages = Column::i64(&rows.iter().map(|row| row.2 * 5_000 - 3).collect::<Vec<i64>>(), Some(&there));
@@ -135,7 +138,7 @@ proptest! {
         prop_assert!(found.groups.is_sorted_by(|a, b| a.key < b.key));
         let mut count = 0;
         for group in &found.groups {
-            let of_group = |row: &(u8, u8, i64, u8, bool), there: bool| {
+            let of_group = |row: &Row, there: bool| {
                 there && group.key == [KeyValue::Text(format!("n{}", row.3).into()), KeyValue::Integer(row.2 * 5_000 - 3)]
             };
             let own: Vec<_> = rows.iter().zip(&there).filter(|(row, there)| of_group(row, **there)).map(|pair| pair.0).collect();
