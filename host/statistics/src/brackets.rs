@@ -25,6 +25,8 @@ pub(crate) struct Kept {
     /// Values that are there.
     pub total: usize,
     /// Ends of brackets, ascending: first of the first, end of the first, first of the second, …
+    ends: Vec<f64>,
+    /// How many values are at least each.
     at_least: Vec<u64>,
     /// Keys inside brackets, ascending.
     keys: Vec<u64>,
@@ -41,10 +43,10 @@ impl Kept {
             return Ok(None);
         }
         let sample = order::sorted(&sample[..])?;
-        let edges = ends(&sample, levels);
+        let ends = ends(&sample, levels);
         let step = |(counts, kept, total): &mut (Vec<u64>, Vec<u64>, usize), [block]: [&[f64]; 1]| {
             let mut marks = [0u64; BLOCK_ROWS];
-            wide::count_and_mark(block, &edges, counts, &mut marks);
+            wide::count_and_mark(block, &ends, counts, &mut marks);
             *total += block.len();
             // Written always, kept where marked: no branch.
             let (mut inside, mut count) = ([0.0; BLOCK_ROWS], 0);
@@ -59,22 +61,34 @@ impl Kept {
             a.1.extend_from_slice(&b.1);
             (a.0, a.1, a.2 + b.2)
         };
-        let (at_least, kept, total) = rows.fold(|| (vec![0; edges.len()], Vec::new(), 0), step, join)?;
-        Ok(Some(Kept { total, at_least, keys: order::sorted(&kept[..])? }))
+        let (at_least, kept, total) = rows.fold(|| (vec![0; ends.len()], Vec::new(), 0), step, join)?;
+        Ok(Some(Kept { total, ends, at_least, keys: order::sorted(&kept[..])? }))
     }
 
     /// The key at a rank of all values, if it lies inside a bracket.
     pub fn at(&self, rank: usize) -> Option<u64> {
-        let below = |end: usize| self.total - self.at_least[end] as usize;
-        let mut before = 0;
-        for first in (0..self.at_least.len()).step_by(2) {
-            let (from, to) = (below(first), below(first + 1));
-            if (from..to).contains(&rank) {
-                return Some(self.keys[before + rank - from]);
-            }
-            before += to - from;
-        }
-        None
+        let (keys, below) = self.brackets().find(|(keys, below)| (*below..below + keys.len()).contains(&rank))?;
+        Some(keys[rank - below])
+    }
+
+    /// How many of all values are at least this one, if it lies inside a bracket: histograms over quantiles need no pass.
+    pub fn count_at_least(&self, value: f64) -> Option<u64> {
+        let (pairs, _) = self.ends.as_chunks::<2>();
+        let bracket = pairs.iter().position(|[first, end]| (*first..*end).contains(&value))?;
+        let (keys, below) = self.brackets().nth(bracket)?;
+        let key = order::key(value);
+        Some((self.total - below - keys.partition_point(|kept| *kept < key)) as u64)
+    }
+
+    /// For each bracket its keys, and how many of all values are below it.
+    fn brackets(&self) -> impl Iterator<Item = (&[u64], usize)> {
+        let (pairs, _) = self.at_least.as_chunks::<2>();
+        let mut rest = &self.keys[..];
+        pairs.iter().map(move |[from, beyond]| {
+            let (own, after) = rest.split_at((from - beyond) as usize);
+            rest = after;
+            (own, self.total - *from as usize)
+        })
     }
 }
 

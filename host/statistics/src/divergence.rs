@@ -11,7 +11,7 @@ use mainstay_arrays::Numbers;
 use crate::fault::{Fault, Result};
 use crate::histogram::{EDGES_MAX, Ends, Histogram, histogram};
 use crate::moments::bounds;
-use crate::quantiles::quantiles;
+use crate::quantiles::{quantiles, quantiles_with_counts};
 use crate::walk::Missing;
 
 /// What a share of zero becomes unless somebody says otherwise.
@@ -71,8 +71,7 @@ pub fn jeffreys_binned(
     missing: Missing,
 ) -> Result<Binned> {
     check_floor(options.floor)?;
-    let breaks = breaks(reference, options.bins, options.binning, missing)?;
-    let reference = histogram(reference, &breaks, options.ends, missing)?;
+    let (breaks, reference) = binned_reference(reference, options, missing)?;
     let current = histogram(current, &breaks, options.ends, missing)?;
     if current.total == 0 {
         return Err(Fault::nothing("the current column"));
@@ -81,29 +80,61 @@ pub fn jeffreys_binned(
     Ok(Binned { divergence, breaks, reference, current })
 }
 
+/// The reference's breaks and its histogram over them: of a large column in the same pass.
+fn binned_reference(
+    reference: &Numbers<'_>,
+    options: &BinnedOptions,
+    missing: Missing,
+) -> Result<(Vec<f64>, Histogram)> {
+    check_bins(options.bins)?;
+    if options.binning == Binning::Quantile
+        && options.ends == Ends::Open
+        && let Some((found, counts)) = quantiles_with_counts(reference, &percentiles(options.bins), missing)?
+    {
+        let mut at_least: Vec<(f64, u64)> = found.into_iter().zip(counts.at_least).collect();
+        at_least.sort_by(|a, b| a.0.total_cmp(&b.0));
+        at_least.dedup_by_key(|pair| pair.0);
+        let breaks = checked(at_least.iter().map(|pair| pair.0).collect())?;
+        let inner = &at_least[1..at_least.len() - 1];
+        let from = [counts.total].into_iter().chain(inner.iter().map(|pair| pair.1));
+        let to = inner.iter().map(|pair| pair.1).chain([0]);
+        let bins = from.zip(to).map(|(from, to)| from - to).collect();
+        return Ok((breaks, Histogram { counts: bins, total: counts.total, missing: counts.missing }));
+    }
+    let breaks = breaks(reference, options.bins, options.binning, missing)?;
+    let histogram = histogram(reference, &breaks, options.ends, missing)?;
+    Ok((breaks, histogram))
+}
+
 /// Breaks between `bins` bins of a column, ascending and different, at least two.
 pub fn breaks(reference: &Numbers<'_>, bins: usize, binning: Binning, missing: Missing) -> Result<Vec<f64>> {
-    if bins == 0 || bins >= EDGES_MAX {
-        return Err(Fault::bad_argument(format!("{bins} bins; from 1 to {}", EDGES_MAX - 1)));
-    }
+    check_bins(bins)?;
     let mut breaks = match binning {
-        // Percentages as numpy spaces them, so that breaks are the same to the last bit.
-        Binning::Quantile => {
-            let levels: Vec<f64> = spaced(0.0, 100.0, bins).into_iter().map(|percent| percent / 100.0).collect();
-            quantiles(reference, &levels, missing)?
-        }
+        Binning::Quantile => quantiles(reference, &percentiles(bins), missing)?,
         Binning::Uniform => {
             let (least, greatest) = bounds(reference, missing)?.ok_or_else(|| Fault::nothing("the reference"))?;
             spaced(least, greatest, bins)
         }
     };
+    breaks.sort_by(f64::total_cmp);
+    breaks.dedup();
+    checked(breaks)
+}
+
+fn check_bins(bins: usize) -> Result<()> {
+    match bins {
+        1..EDGES_MAX => Ok(()),
+        _ => Err(Fault::bad_argument(format!("{bins} bins; from 1 to {}", EDGES_MAX - 1))),
+    }
+}
+
+/// Ascending, different breaks, if they can be.
+fn checked(breaks: Vec<f64>) -> Result<Vec<f64>> {
     if breaks.iter().any(|at| !at.is_finite()) {
         return Err(Fault::non_finite(
             "the reference has infinite values or spans more than f64 can; it has no breaks there",
         ));
     }
-    breaks.sort_by(f64::total_cmp);
-    breaks.dedup();
     if breaks.len() < 2 {
         return Err(Fault::constant_reference(format!(
             "the reference is {} everywhere; a single value spans no bins: compare it by category",
@@ -111,6 +142,11 @@ pub fn breaks(reference: &Numbers<'_>, bins: usize, binning: Binning, missing: M
         )));
     }
     Ok(breaks)
+}
+
+/// Levels as numpy spaces percentages, so that breaks are the same to the last bit.
+fn percentiles(bins: usize) -> Vec<f64> {
+    spaced(0.0, 100.0, bins).into_iter().map(|percent| percent / 100.0).collect()
 }
 
 /// `count + 1` numbers from `first` to `last`.
@@ -210,4 +246,27 @@ fn normal(reference: &[f64], current: &[f64]) -> Result<(Vec<f64>, Vec<f64>)> {
         Ok(weights.iter().map(|weight| weight / sum).collect())
     };
     Ok((scaled(reference)?, scaled(current)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_pass_counts_what_a_histogram_counts() {
+        let stream = crate::philox::Stream::new(8, 0);
+        let check = |shape: &dyn Fn(u64) -> f64| {
+            let values: Vec<f64> = (0..300_000).map(shape).collect();
+            let view = Numbers::of_f64(&[&values]);
+            let options = BinnedOptions::default();
+            let (found, counts) = binned_reference(&view, &options, Missing::Omit).unwrap();
+            assert_eq!(found, breaks(&view, options.bins, options.binning, Missing::Omit).unwrap());
+            assert_eq!(counts, histogram(&view, &found, options.ends, Missing::Omit).unwrap());
+        };
+        check(&|at| stream.unit(at));
+        check(&|at| (stream.unit(at) * 30.0).floor());
+        check(&|at| if stream.unit(at) < 0.4 { 0.0 } else { stream.unit(at) });
+        check(&|at| if at % 5 == 0 { f64::NAN } else { stream.unit(at) });
+        check(&|at| at as f64 - 70_000.0);
+    }
 }

@@ -39,8 +39,14 @@ pub fn histogram(values: &Numbers<'_>, edges: &[f64], ends: Ends, missing: Missi
     check_edges(edges)?;
     let rows = Rows::new([values], missing)?;
     let inner = &edges[1..edges.len() - 1];
-    let (at_least, (total, below, above, at_last)) =
-        if inner.len() <= COUNTED_EDGES_MAX { counted(&rows, edges)? } else { searched(&rows, edges)? };
+    let (at_least, total, outside) = match ends {
+        // The outer edges are not asked for, so they are not compared with either.
+        Ends::Open if inner.len() <= COUNTED_EDGES_MAX => {
+            let (at_least, total) = counted(&rows, inner)?;
+            (at_least, total, (0, 0))
+        }
+        _ => bounded(&rows, edges)?,
+    };
     // From "at least this edge" to "from this edge to the next".
     let mut counts: Vec<u64> = Vec::with_capacity(edges.len() - 1);
     let mut from = total;
@@ -50,54 +56,54 @@ pub fn histogram(values: &Numbers<'_>, edges: &[f64], ends: Ends, missing: Missi
     }
     if ends == Ends::Closed {
         let last = counts.len() - 1;
-        counts[0] -= below;
-        counts[last] -= above - at_last;
+        counts[0] -= outside.0;
+        counts[last] -= outside.1;
     }
     Ok(Histogram { counts, total, missing: rows.len() as u64 - total })
 }
 
-/// For each inner edge how many values are at least it; how many there are, below the first edge, at least the last, and
-/// equal to it.
-type Tally = (Vec<u64>, (u64, u64, u64, u64));
-
-fn counted(rows: &Rows<'_, 1>, edges: &[f64]) -> Result<Tally> {
-    let last = edges.len() - 1;
-    let step = |(counts, total, equal): &mut (Vec<u64>, u64, u64), [block]: [&[f64]; 1]| {
+/// For each edge how many values are at least it, and how many there are.
+fn counted(rows: &Rows<'_, 1>, edges: &[f64]) -> Result<(Vec<u64>, u64)> {
+    let step = |(counts, total): &mut (Vec<u64>, u64), [block]: [&[f64]; 1]| {
         wide::count_at_least(block, edges, counts);
         *total += block.len() as u64;
-        *equal += block.iter().map(|value| u64::from(*value == edges[last])).sum::<u64>();
-    };
-    let join = |mut a: (Vec<u64>, u64, u64), b: (Vec<u64>, u64, u64)| {
-        a.0.iter_mut().zip(b.0).for_each(|(a, b)| *a += b);
-        (a.0, a.1 + b.1, a.2 + b.2)
-    };
-    let (counts, total, equal) = rows.fold(|| (vec![0; edges.len()], 0, 0), step, join)?;
-    Ok((counts[1..last].to_vec(), (total, total - counts[0], counts[last], equal)))
-}
-
-fn searched(rows: &Rows<'_, 1>, edges: &[f64]) -> Result<Tally> {
-    let last = edges.len() - 1;
-    let step = |(counts, equal): &mut (Vec<u64>, u64), [block]: [&[f64]; 1]| {
-        let mut places = [0u32; BLOCK_ROWS];
-        search(block, edges, &mut places);
-        places[..block.len()].iter().for_each(|place| counts[*place as usize] += 1);
-        *equal += block.iter().map(|value| u64::from(*value == edges[last])).sum::<u64>();
     };
     let join = |mut a: (Vec<u64>, u64), b: (Vec<u64>, u64)| {
         a.0.iter_mut().zip(b.0).for_each(|(a, b)| *a += b);
         (a.0, a.1 + b.1)
     };
+    rows.fold(|| (vec![0; edges.len()], 0), step, join)
+}
+
+/// For each inner edge how many values are at least it; how many there are; how many below the first edge and above the last.
+fn bounded(rows: &Rows<'_, 1>, edges: &[f64]) -> Result<(Vec<u64>, u64, (u64, u64))> {
+    // "Above the last" is "at least the next number".
+    let mut all = edges.to_vec();
+    all.push(edges[edges.len() - 1].next_up());
+    let (counts, total) = if all.len() <= COUNTED_EDGES_MAX { counted(rows, &all)? } else { searched(rows, &all)? };
+    let above = if edges[edges.len() - 1] == f64::INFINITY { 0 } else { counts[edges.len()] };
+    Ok((counts[1..edges.len() - 1].to_vec(), total, (total - counts[0], above)))
+}
+
+/// The same as [`counted`] for many edges.
+fn searched(rows: &Rows<'_, 1>, edges: &[f64]) -> Result<(Vec<u64>, u64)> {
+    let step = |counts: &mut Vec<u64>, [block]: [&[f64]; 1]| {
+        let mut places = [0u32; BLOCK_ROWS];
+        search(block, edges, &mut places);
+        places[..block.len()].iter().for_each(|place| counts[*place as usize] += 1);
+    };
+    let join = |mut a: Vec<u64>, b: Vec<u64>| {
+        a.iter_mut().zip(b).for_each(|(a, b)| *a += b);
+        a
+    };
     // Place p is between edge p - 1 and edge p.
-    let (counts, equal) = rows.fold(|| (vec![0u64; edges.len() + 1], 0), step, join)?;
+    let counts = rows.fold(|| vec![0u64; edges.len() + 1], step, join)?;
     let total: u64 = counts.iter().sum();
-    let at_least: Vec<u64> = counts[..edges.len()]
-        .iter()
-        .scan(total, |left, count| {
-            *left -= count;
-            Some(*left)
-        })
-        .collect();
-    Ok((at_least[1..last].to_vec(), (total, counts[0], at_least[last], equal)))
+    let at_least = counts[..edges.len()].iter().scan(total, |left, count| {
+        *left -= count;
+        Some(*left)
+    });
+    Ok((at_least.collect(), total))
 }
 
 /// For each value how many edges it is at least. All searches of a block advance together, so that their loads overlap.

@@ -3,7 +3,8 @@
 //! Definitions and choice of method are those of scipy 1.17's `ks_2samp`. The distance is kept as an integer over the least
 //! common multiple of both sizes, so ties and rounding cannot move it. Infinite values are values.
 //!
-//! Two sorts and two merges; a merge takes one step per value without a branch that could be mispredicted. Exact
+//! Two sorts and two merges; a merge takes one step per value without a branch that could be mispredicted. Large samples are
+//! counted over buckets first, and only buckets that could hold the greatest difference are sorted. Exact
 //! probabilities walk the lattice of all orders of both samples, diagonal by diagonal, only inside the band that the distance
 //! allows: at most `n1 * n2` cells, of which two diagonals are kept.
 
@@ -12,7 +13,7 @@ use rayon::prelude::*;
 
 use crate::fault::{Fault, Result};
 use crate::kolmogorov;
-use crate::order;
+use crate::order::{self, Buckets};
 use crate::special::ln_choose;
 use crate::walk::{Missing, Rows};
 
@@ -21,6 +22,10 @@ pub const AUTO_EXACT_MAX: usize = 10_000;
 /// [`Method::Exact`] does what it is told up to this many cells of the lattice; then it is asymptotic, as beyond the sizes
 /// that scipy refuses.
 const LATTICE_CELLS_MAX: u128 = 1 << 32;
+/// From this size of the smaller sample, sorting is avoided.
+const PRUNE_ROWS: usize = 1 << 18;
+/// Buckets for that.
+const PRUNE_BUCKETS: usize = 16_384;
 /// Values merged by one task.
 const MERGE_VALUES: usize = 262_144;
 
@@ -70,16 +75,84 @@ pub fn ks_two_sample(
     missing: Missing,
 ) -> Result<KsTest> {
     let (first, second) = (Rows::new([first], missing)?, Rows::new([second], missing)?);
-    let (first, second) = (order::sorted(&first)?, order::sorted(&second)?);
-    if first.is_empty() || second.is_empty() {
-        return Err(Fault::nothing("a sample"));
-    }
-    let (greater, less) = match alternative {
-        Alternative::TwoSided => rayon::join(|| excess(&first, &second), || excess(&second, &first)),
-        Alternative::Greater => (excess(&first, &second), 0),
-        Alternative::Less => (0, excess(&second, &first)),
+    let wants = match alternative {
+        Alternative::TwoSided => [true, true],
+        Alternative::Greater => [true, false],
+        Alternative::Less => [false, true],
     };
-    Ok(judged(greater.max(less), first.len(), second.len(), method, alternative))
+    let (height, sizes) = if first.len().min(second.len()) >= PRUNE_ROWS {
+        pruned(&first, &second, wants)?
+    } else {
+        whole(&first, &second, wants)?
+    };
+    Ok(judged(height, sizes.0, sizes.1, method, alternative))
+}
+
+fn check_sizes(sizes: (usize, usize)) -> Result<(usize, usize)> {
+    if sizes.0 == 0 || sizes.1 == 0 { Err(Fault::nothing("a sample")) } else { Ok(sizes) }
+}
+
+/// Greatest difference in the wanted directions (F - G, G - F), times the product of the sizes; and the sizes.
+fn whole(first: &Rows<'_, 1>, second: &Rows<'_, 1>, wants: [bool; 2]) -> Result<(i128, (usize, usize))> {
+    let (first, second) = (order::sorted(first)?, order::sorted(second)?);
+    let sizes = check_sizes((first.len(), second.len()))?;
+    let up = || if wants[0] { excess(&first, &second) } else { 0 };
+    let down = || if wants[1] { excess(&second, &first) } else { 0 };
+    let (up, down) = rayon::join(up, down);
+    Ok((up.max(down), sizes))
+}
+
+/// The same without sorting most values: both samples are counted over the same buckets, which gives the difference at the
+/// buckets' ends; inside a bucket it can only be greater by what the bucket holds, so only buckets that could still hold the
+/// greatest are sorted and merged.
+fn pruned(first: &Rows<'_, 1>, second: &Rows<'_, 1>, wants: [bool; 2]) -> Result<(i128, (usize, usize))> {
+    let mut sample = order::sample(first);
+    sample.extend(order::sample(second));
+    let buckets = Buckets::new(&sample, PRUNE_BUCKETS);
+    drop(sample);
+    let (a, b) = (buckets.counts(first)?, buckets.counts(second)?);
+    let sum = |counts: &[u32]| counts.iter().map(|count| *count as usize).sum::<usize>();
+    let (n1, n2) = check_sizes((sum(&a), sum(&b)))?;
+    let starts = heights(&a, &b, n1, n2);
+    let at_ends = |sign: i128| starts.iter().map(|height| sign * height).max().unwrap_or(0).max(0);
+    let best = [at_ends(1), at_ends(-1)];
+    let is_open: Vec<bool> = (0..a.len())
+        .map(|bucket| {
+            let up = starts[bucket] + i128::from(a[bucket]) * n2 as i128;
+            let down = i128::from(b[bucket]) * n1 as i128 - starts[bucket];
+            (wants[0] && up > best[0]) || (wants[1] && down > best[1])
+        })
+        .collect();
+    let open = || (0..a.len()).filter(|bucket| is_open[*bucket]);
+    if open().map(|bucket| a[bucket] as usize + b[bucket] as usize).sum::<usize>() > (n1 + n2) / 2 {
+        return whole(first, second, wants);
+    }
+    let left = order::sorted_where(first, &buckets, &is_open)?;
+    let right = order::sorted_where(second, &buckets, &is_open)?;
+    let (mut i, mut j) = (0, 0);
+    let mut greatest = [if wants[0] { best[0] } else { 0 }, if wants[1] { best[1] } else { 0 }];
+    for bucket in open() {
+        let (own, other) = (&left[i..i + a[bucket] as usize], &right[j..j + b[bucket] as usize]);
+        (i, j) = (i + own.len(), j + other.len());
+        let found = [
+            Walk::over(own, other, starts[bucket]).finish(n1 as i64, n2 as i64),
+            Walk::over(other, own, -starts[bucket]).finish(n2 as i64, n1 as i64),
+        ];
+        (0..2).filter(|side| wants[*side]).for_each(|side| greatest[side] = greatest[side].max(found[side]));
+    }
+    Ok((greatest[0].max(greatest[1]), (n1, n2)))
+}
+
+/// `i n2 - j n1` before each bucket.
+fn heights(a: &[u32], b: &[u32], n1: usize, n2: usize) -> Vec<i128> {
+    let steps = a.iter().zip(b).map(|(a, b)| i128::from(*a) * n2 as i128 - i128::from(*b) * n1 as i128);
+    steps
+        .scan(0, |height, step| {
+            let before = *height;
+            *height += step;
+            Some(before)
+        })
+        .collect()
 }
 
 /// Greatest F - G over all values, times the product of the sizes.
@@ -92,7 +165,7 @@ fn excess(first: &[u64], second: &[u64]) -> i128 {
         let end = first.len().min(start + MERGE_VALUES);
         let middle = start.midpoint(end);
         let halves = [Walk::new(first, second, *start..middle), Walk::new(first, second, middle..end)];
-        Walk::finish(halves, first.len() as i64, second.len() as i64)
+        Walk::finish_both(halves, first.len() as i64, second.len() as i64)
     };
     starts.par_iter().map(part).max().unwrap_or(0).max(0)
 }
@@ -121,7 +194,7 @@ impl<'a> Walk<'a> {
             }
         };
         let base = part.start as i128 * second.len() as i128 - from as i128 * first.len() as i128;
-        Walk { first: own, second: &second[from..to], base, i: 0, j: 0, height: 0, greatest: i64::MIN }
+        Walk::over(own, &second[from..to], base)
     }
 
     fn is_going(&self) -> bool {
@@ -138,23 +211,29 @@ impl<'a> Walk<'a> {
         self.i += usize::from(!is_second);
     }
 
-    /// Greatest `(i + 1) n2 - j n1`, where j values of the second are at most the i-th of the first. A step waits for the one
-    /// before, so two walks are made at once.
-    fn finish([mut one, mut other]: [Walk<'_>; 2], n1: i64, n2: i64) -> i128 {
+    /// Of these two parts, which begin at this height.
+    fn over(first: &'a [u64], second: &'a [u64], base: i128) -> Walk<'a> {
+        Walk { first, second, base, i: 0, j: 0, height: 0, greatest: i64::MIN }
+    }
+
+    /// Greatest `(i + 1) n2 - j n1`, where j values of the second are at most the i-th of the first.
+    fn finish(mut self, n1: i64, n2: i64) -> i128 {
+        while self.is_going() {
+            self.step(n2, n1);
+        }
+        let rest = (self.first.len() - self.i) as i64;
+        let last = if rest > 0 { self.height + rest * n2 } else { i64::MIN };
+        let greatest = self.greatest.max(last);
+        if self.first.is_empty() { i128::MIN } else { self.base + i128::from(greatest) }
+    }
+
+    /// The greater of both. A step waits for the one before, so two walks are made at once.
+    fn finish_both([mut one, mut other]: [Walk<'_>; 2], n1: i64, n2: i64) -> i128 {
         while one.is_going() && other.is_going() {
             one.step(n2, n1);
             other.step(n2, n1);
         }
-        let end = |mut walk: Walk<'_>| {
-            while walk.is_going() {
-                walk.step(n2, n1);
-            }
-            let rest = (walk.first.len() - walk.i) as i64;
-            let last = if rest > 0 { walk.height + rest * n2 } else { i64::MIN };
-            let greatest = walk.greatest.max(last);
-            if walk.first.is_empty() { i128::MIN } else { walk.base + i128::from(greatest) }
-        };
-        end(one).max(end(other))
+        one.finish(n1, n2).max(other.finish(n1, n2))
     }
 }
 
@@ -260,4 +339,33 @@ fn diagonal(before: &[f64], start: usize, s: usize, out: &mut [f64]) {
 
 fn gcd(a: usize, b: usize) -> usize {
     if b == 0 { a } else { gcd(b, a % b) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_sorted_does_not_matter() {
+        let stream = crate::philox::Stream::new(11, 0);
+        let check = |first: &dyn Fn(u64) -> f64, second: &dyn Fn(u64) -> f64| {
+            let first: Vec<f64> = (0..300_000).map(first).collect();
+            let second: Vec<f64> = (300_000..650_000).map(second).collect();
+            let (first, second) = (Numbers::of_f64(&[&first]), Numbers::of_f64(&[&second[..1_000], &second[1_000..]]));
+            let first = Rows::new([&first], Missing::Omit).unwrap();
+            let second = Rows::new([&second], Missing::Omit).unwrap();
+            for wants in [[true, true], [true, false], [false, true]] {
+                assert_eq!(pruned(&first, &second, wants).unwrap(), whole(&first, &second, wants).unwrap());
+            }
+        };
+        let unit = |at: u64| stream.unit(at);
+        check(&unit, &unit);
+        check(&unit, &|at| unit(at) * 0.9 + 0.05);
+        check(&unit, &|at| unit(at) + 3.0);
+        check(&|at| unit(at) + 3.0, &unit);
+        check(&|at| (unit(at) * 7.0).floor(), &|at| (unit(at) * 8.0).floor());
+        check(&|_| 1.0, &|_| 1.0);
+        check(&|at| at as f64, &|at| -(at as f64));
+        check(&|at| if unit(at) < 0.5 { f64::NAN } else { unit(at) }, &|at| 1.0 / unit(at));
+    }
 }

@@ -130,7 +130,7 @@ fn fold<K: Keys + ?Sized, T: Send>(
 }
 
 /// A monotone map from keys to buckets of nearly equal size, made from a sample.
-struct Buckets {
+pub(crate) struct Buckets {
     /// Least and greatest key of the sample; what lies outside goes where they go.
     bounds: (u64, u64),
     shift: u32,
@@ -139,12 +139,17 @@ struct Buckets {
     count: usize,
 }
 
+/// The first block of every piece.
+pub(crate) fn sample<K: Keys + ?Sized>(keys: &K) -> Vec<u64> {
+    let mut sample = Vec::new();
+    (0..keys.pieces()).for_each(|piece| keys.sample(piece, |block| sample.extend_from_slice(block)));
+    sample
+}
+
 impl Buckets {
-    fn new<K: Keys + ?Sized>(keys: &K, wanted: usize) -> Buckets {
-        let mut sample = Vec::new();
-        (0..keys.pieces()).for_each(|piece| keys.sample(piece, |block| sample.extend_from_slice(block)));
+    pub(crate) fn new(sample: &[u64], wanted: usize) -> Buckets {
         let mut bounds = (u64::MAX, 0);
-        wide::stretch(&sample, &mut bounds);
+        wide::stretch(sample, &mut bounds);
         if bounds.0 > bounds.1 {
             // Nothing in the sample: one bucket for whatever there is.
             bounds = (0, 0);
@@ -166,7 +171,7 @@ impl Buckets {
     }
 
     /// How many keys each bucket gets; a fault when missing ones are refused.
-    fn counts<K: Keys + ?Sized>(&self, keys: &K) -> Result<Vec<u32>> {
+    pub(crate) fn counts<K: Keys + ?Sized>(&self, keys: &K) -> Result<Vec<u32>> {
         let step = |counts: &mut Vec<u32>, block: &[u64]| block.iter().for_each(|key| counts[self.of(*key)] += 1);
         let (counts, missing) = fold(keys, || vec![0u32; self.count], step, added);
         keys.check(missing)?;
@@ -206,7 +211,7 @@ pub(crate) fn sorted<K: Keys + ?Sized>(keys: &K) -> Result<Vec<u64>> {
     if keys.pieces() <= 1 {
         return sorted_piece(keys);
     }
-    let buckets = Buckets::new(keys, SORT_BUCKETS);
+    let buckets = Buckets::new(&sample(keys), SORT_BUCKETS);
     let counts = buckets.counts(keys)?;
     let mut out = vec![0u64; counts.iter().map(|count| *count as usize).sum()];
     scatter(keys, &buckets, &counts, &mut out);
@@ -342,7 +347,7 @@ pub(crate) fn select<K: Keys + ?Sized>(keys: &K, ranks: impl FnOnce(usize) -> Re
         let all = sorted(keys)?;
         return Ok(from_sorted(&all, &ranks(all.len())?));
     }
-    let buckets = Buckets::new(keys, SELECT_BUCKETS);
+    let buckets = Buckets::new(&sample(keys), SELECT_BUCKETS);
     let counts = buckets.counts(keys)?;
     let mut starts = Vec::with_capacity(counts.len());
     let mut total = 0usize;
@@ -381,6 +386,26 @@ fn gather<K: Keys + ?Sized>(keys: &K, buckets: &Buckets, slot_of: &[u8], slots: 
         a
     };
     fold(keys, || vec![Vec::new(); slots], step, join).0
+}
+
+/// All keys of the buckets that are marked, ascending.
+pub(crate) fn sorted_where<K: Keys + ?Sized>(keys: &K, buckets: &Buckets, is_wanted: &[bool]) -> Result<Vec<u64>> {
+    let step = |held: &mut Vec<u64>, block: &[u64]| {
+        // Written always, kept where wanted: which keys are cannot be predicted.
+        let start = held.len();
+        held.resize(start + block.len(), 0);
+        let mut next = start;
+        for key in block {
+            held[next] = *key;
+            next += usize::from(is_wanted[buckets.of(*key)]);
+        }
+        held.truncate(next);
+    };
+    let join = |mut a: Vec<u64>, b: Vec<u64>| {
+        a.extend_from_slice(&b);
+        a
+    };
+    sorted(&fold(keys, Vec::new, step, join).0[..])
 }
 
 #[cfg(test)]

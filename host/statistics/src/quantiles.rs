@@ -21,7 +21,7 @@ pub fn quantiles(values: &Numbers<'_>, levels: &[f64], missing: Missing) -> Resu
     let rows = Rows::new([values], missing)?;
     if rows.len() >= ROWS_MIN
         && levels.len() <= LEVELS_MAX
-        && let Some(found) = bracketed(&rows, levels)?
+        && let Some((found, _)) = bracketed(&rows, levels)?
     {
         return Ok(found);
     }
@@ -40,15 +40,42 @@ pub fn quantiles(values: &Numbers<'_>, levels: &[f64], missing: Missing) -> Resu
     Ok(places.iter().map(|place| between(value(place.below), value(place.above), place.part)).collect())
 }
 
+/// The same with how many values are at least each of them, where one pass over a large column tells both.
+pub(crate) fn quantiles_with_counts(
+    values: &Numbers<'_>,
+    levels: &[f64],
+    missing: Missing,
+) -> Result<Option<(Vec<f64>, Counts)>> {
+    let rows = Rows::new([values], missing)?;
+    if rows.len() < ROWS_MIN || levels.len() > LEVELS_MAX {
+        return Ok(None);
+    }
+    let Some((found, kept)) = bracketed(&rows, levels)? else { return Ok(None) };
+    let at_least: Option<Vec<u64>> = found.iter().map(|value| kept.count_at_least(*value)).collect();
+    let (total, missing) = (kept.total as u64, (rows.len() - kept.total) as u64);
+    Ok(at_least.map(|at_least| (found, Counts { at_least, total, missing })))
+}
+
+/// How many values are at least each quantile, are there, and are not.
+pub(crate) struct Counts {
+    pub at_least: Vec<u64>,
+    pub total: u64,
+    pub missing: u64,
+}
+
 /// None where a rank lies outside its bracket.
-fn bracketed(rows: &Rows<'_, 1>, levels: &[f64]) -> Result<Option<Vec<f64>>> {
+fn bracketed(rows: &Rows<'_, 1>, levels: &[f64]) -> Result<Option<(Vec<f64>, Kept)>> {
     let Some(kept) = Kept::new(rows, levels)? else { return Ok(None) };
+    if kept.total == 0 {
+        return Ok(None);
+    }
     let one = |level: &f64| {
         let place = Place::new(*level, kept.total);
         let (below, above) = (kept.at(place.below)?, kept.at(place.above)?);
         Some(between(order::value(below), order::value(above), place.part))
     };
-    Ok(levels.iter().map(one).collect())
+    let found: Option<Vec<f64>> = levels.iter().map(one).collect();
+    Ok(found.map(|found| (found, kept)))
 }
 
 /// The same of a short list that is ascending and not empty.

@@ -1,14 +1,20 @@
-//! The few loops that pay for wide registers, compiled twice and chosen when they run.
+//! The few loops that pay for wide registers, compiled three times and chosen when they run.
 //!
-//! Owns dispatch between the instructions that every x86-64 has and AVX2, and the only `unsafe` of this room: a function
-//! compiled for AVX2 may only be called where it is there. The bodies are plain safe Rust, shared by both versions; neither
-//! reorders floating-point sums nor fuses multiply and add, so both give the same bits. On other processors (aarch64 has its
-//! wide registers in the baseline) the plain version is the only one.
+//! Owns dispatch between the instructions that every x86-64 has, AVX2 and AVX-512, and the only `unsafe` of this room: a
+//! function compiled for a set may only be called where it is there. The bodies are plain safe Rust, shared by all versions;
+//! none reorders floating-point sums or fuses multiply and add, so all give the same bits. On other processors (aarch64 has
+//! its wide registers in the baseline) the plain version is the only one.
 #![allow(unsafe_code)]
 
 /// Which version runs here, for people who ask.
 pub fn instruction_set() -> &'static str {
-    if has_avx2() { "avx2" } else { "baseline" }
+    if has_avx512() {
+        "avx512"
+    } else if has_avx2() {
+        "avx2"
+    } else {
+        "baseline"
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -17,13 +23,28 @@ fn has_avx2() -> bool {
     std::arch::is_x86_feature_detected!("avx2")
 }
 
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn has_avx512() -> bool {
+    std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512dq")
+        && std::arch::is_x86_feature_detected!("avx512vl")
+        && std::arch::is_x86_feature_detected!("avx512bw")
+}
+
 #[cfg(not(target_arch = "x86_64"))]
 #[inline]
 fn has_avx2() -> bool {
     false
 }
 
-macro_rules! both {
+#[cfg(not(target_arch = "x86_64"))]
+#[inline]
+fn has_avx512() -> bool {
+    false
+}
+
+macro_rules! widened {
     ($(#[$doc:meta])* $name:ident ( $($arg:ident : $kind:ty),* ) $body:block) => {
         $(#[$doc])*
         pub(crate) fn $name($($arg: $kind),*) {
@@ -36,6 +57,14 @@ macro_rules! both {
                 fn avx2($($arg: $kind),*) {
                     plain($($arg),*)
                 }
+                #[target_feature(enable = "avx2,avx512f,avx512dq,avx512vl,avx512bw")]
+                fn avx512($($arg: $kind),*) {
+                    plain($($arg),*)
+                }
+                if has_avx512() {
+                    // SAFETY: the processor was just found to have every set that `avx512` names (AVX2 is part of AVX-512).
+                    return unsafe { avx512($($arg),*) };
+                }
                 if has_avx2() {
                     // SAFETY: the processor was just found to have AVX2, which is all that `avx2` needs.
                     return unsafe { avx2($($arg),*) };
@@ -46,7 +75,7 @@ macro_rules! both {
     };
 }
 
-both! {
+widened! {
     /// Adds to each of `counts` how many values are at least the edge of the same number. NaN is at least nothing.
     ///
     /// One pass over the block, which lies in the first-level cache, for each edge: no branch and no scattered store.
@@ -57,7 +86,7 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// The same for pairs of edges, the ends of brackets, and which values lie inside one: 1 there in `inside`.
     count_and_mark(values: &[f64], edges: &[f64], counts: &mut [u64], inside: &mut [u64; crate::walk::BLOCK_ROWS]) {
         let (pairs, _) = edges.as_chunks::<2>();
@@ -75,7 +104,7 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// Keys of [`crate::order`] for values.
     keys_of(values: &[f64], keys: &mut [u64]) {
         for (key, value) in keys.iter_mut().zip(values) {
@@ -84,7 +113,7 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// Widens bounds to hold all keys: `bounds` is least and greatest.
     stretch(keys: &[u64], bounds: &mut (u64, u64)) {
         // Unsigned comparison is not in AVX2, signed is; flipping the top bit turns one into the other.
@@ -98,14 +127,14 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// The draws of [`crate::philox::Stream`] from block `first` on, `out.len()` of them: row numbers below `rows`.
     draws(stream: &crate::philox::Stream, first: u64, rows: u32, out: &mut [u32]) {
         crate::philox::draw_rows(stream, first, rows, out)
     }
 }
 
-both! {
+widened! {
     /// Central sums of the second, third and fourth power about `shift + mean`, in eight interleaved lanes.
     central_sums(values: &[f64], shift: f64, mean: f64, sums: &mut [[f64; 8]; 3]) {
         let (lanes, rest) = values.as_chunks::<8>();
@@ -130,7 +159,7 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// Sum of the distances from `shift` in eight interleaved lanes, least and greatest value.
     sum_and_bounds(values: &[f64], shift: f64, sums: &mut [f64; 8], bounds: &mut ([f64; 8], [f64; 8])) {
         let (lanes, rest) = values.as_chunks::<8>();
@@ -151,7 +180,7 @@ both! {
     }
 }
 
-both! {
+widened! {
     /// Adds the row to the sums, element by element.
     add_to(row: &[f64], sums: &mut [f64]) {
         for (sum, value) in sums.iter_mut().zip(row) {

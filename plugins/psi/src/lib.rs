@@ -74,9 +74,7 @@ fn column(values: &[Option<f64>]) -> Result<Column> {
 
 fn answer(config: &Config, found: Outcome<f64>) -> Answer {
     match found {
-        Err(why) => {
-            Answer { verdict: Verdict::Inconclusive, psi: None, reason: Some(why.error.message().to_owned()) }
-        }
+        Err(why) => Answer { verdict: Verdict::Inconclusive, psi: None, reason: Some(why.error.message().to_owned()) },
         Ok(psi) => {
             let verdict = match psi {
                 psi if psi > config.drift => Verdict::Drift,

@@ -4,8 +4,8 @@
 //! logged every epoch costs its bytes once. Owns the names, and the account of unique bytes below each first path
 //! segment (an experiment's id in paths that clients make), which is kept in the same transaction as the name. A full
 //! quota answers 413, before the body is read unless it may be one that is kept already: repeating it would not help. It
-//! warns before that. Uploads that run at the same moment may together exceed a quota by what they hold. A name is a file or a
-//! folder, not both: clients could not download it.
+//! warns before that. Uploads that run at the same moment may together exceed a quota by what they hold. A name is a file
+//! or a folder, not both: clients could not download it.
 
 use crate::errors::{Code, Failure, Outcome};
 use crate::json::{self, Object};

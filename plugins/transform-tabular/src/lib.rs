@@ -4,10 +4,10 @@
 //! imported from a scikit-learn pipeline. It computes by handle and has no right to read a value. Bounded by: the steps'
 //! own limits. On failure: the step and the column, and the batch fails.
 
+use mainstay_sdk::Result;
 use mainstay_sdk::columns::Frame;
 use mainstay_sdk::tabular::Steps;
 use mainstay_sdk::transform::{Batch, Transform, settings};
-use mainstay_sdk::Result;
 use serde::Deserialize;
 
 /// The plugin.

@@ -164,8 +164,8 @@ impl Steps {
         if self.0.len() > STEPS_MAX {
             return Err(Error::invalid(format!("{} steps; the most is {STEPS_MAX}", self.0.len())));
         }
-        let numbered = self.0.iter().enumerate();
-        numbered.map(|(at, step)| step.check().map_err(|error| at_step(at, step, error))).collect()
+        let mut numbered = self.0.iter().enumerate();
+        numbered.try_for_each(|(at, step)| step.check().map_err(|error| at_step(at, step, error)))
     }
 
     /// The prepared table.

@@ -121,8 +121,8 @@ impl Transaction {
     }
 
     /// Make the changes. Returns when they are on disk; a `conflict` when what it conflicts with can be read after
-    /// [`keys::renew`]. Calls that try again after conflicts over one key do so one after the other. This call's view stays as it is: what was committed is seen after
-    /// [`keys::renew`].
+    /// [`keys::renew`]. Calls that try again after conflicts over one key do so one after the other. This call's view stays
+    /// as it is: what was committed is seen after [`keys::renew`] too.
     pub fn commit(self) -> Result<Receipt> {
         self.0.commit()
     }
