@@ -11,6 +11,7 @@ import os
 import pathlib
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 
@@ -81,13 +82,31 @@ def main():
     say(6, f"Loaded back by alias: AUC {loaded_auc:.4f}, the same labels on all {len(X_test):,} held-out rows; "
            f"the ONNX form agrees on {agree:.2%}")
 
+    apart = predicted_by_us(onnx, X_test, champion.predict_proba(X_test))
+    say(7, f"Predicted in process, without Python: at most {apart:.1e} from sklearn's probabilities on the same rows")
+
     version = client.get_model_version_by_alias(MODEL, "champion")
     run = client.get_run(version.run_id)
-    say(7, f"Lineage: version {version.version} ← run {run.info.run_id[:8]} ← commit {run.data.tags['mlflow.source.git.commit'][:10]}"
+    say(8, f"Lineage: version {version.version} ← run {run.info.run_id[:8]} ← commit {run.data.tags['mlflow.source.git.commit'][:10]}"
            f" ← data {run.data.tags['data-sha256'][:12]}")
     summary = {"model": MODEL, "version": str(version.version), "auc": auc, "run_id": run.info.run_id,
                "seconds": round(time.monotonic() - started, 1)}
     print(json.dumps(summary))
+
+
+def predicted_by_us(onnx, rows, expected):
+    """The ONNX form through the host's own kernels; how far its probabilities are from sklearn's, at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, table = pathlib.Path(folder, "model.onnx"), pathlib.Path(folder, "rows.csv")
+        model.write_bytes(onnx.SerializeToString())
+        rows.to_csv(table, index=False)
+        command = [os.environ["MAINSTAY_BIN"], "model", "predict", str(model), "--rows", str(table)]
+        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    found = np.array([[float(cell) for cell in line.split(",")] for line in printed.splitlines()])
+    apart = np.abs(found - expected).max()
+    if found.shape != expected.shape or apart > 1e-6:
+        sys.exit(f"The model predicts something else in process: {found.shape} values, at most {apart} apart.")
+    return apart
 
 
 def load():

@@ -1,6 +1,7 @@
 //! The population stability example, packed, in a real host: 200 columns are one call, without the right to read a value.
 
-use mainstay_testing::TestHost;
+use mainstay_interfaces::Limits;
+use mainstay_testing::{Install, TestHost};
 use serde_json::{Map, Value, json};
 use std::path::PathBuf;
 
@@ -26,4 +27,31 @@ fn two_hundred_columns_are_one_call() {
     // 400 columns made and dropped, one question, and a handful around them.
     let calls = host.plugin("psi").unwrap().stats().host_calls - before;
     assert!(calls < 850, "{calls} calls into the host");
+}
+
+#[test]
+fn columns_are_bounded_and_given_back() {
+    let limits = Limits { array_bytes: 64 << 10, ..Limits::default() };
+    let how = Install { limits: Some(limits), ..Install::default() };
+    let host = TestHost::new().install_with(package(), how).unwrap();
+    let ask = |rows: usize| {
+        let column: Vec<usize> = (0..rows).collect();
+        host.call("POST", "/psi", json!({"reference": {"a": column}, "current": {"a": column}}).to_string())
+    };
+    let held = || host.plugin("psi").unwrap().array_bytes();
+    let answer = ask(10_000);
+    assert_eq!(answer.status, 507);
+    assert!(answer.as_text().contains("`array-mib`"), "{}", answer.as_text());
+    assert_eq!(held(), 0, "a call that failed holds nothing");
+    assert_eq!(ask(1_000).status, 200);
+    assert_eq!(held(), 0, "nor does one that succeeded");
+}
+
+#[test]
+fn without_the_right_to_compute_nothing_is_computed() {
+    let how = Install { grants: Some(Vec::new()), ..Install::default() };
+    let host = TestHost::new().install_with(package(), how).unwrap();
+    let answer = host.call("POST", "/psi", json!({"reference": {"a": [1]}, "current": {"a": [1]}}).to_string());
+    assert_eq!(answer.status, 403);
+    assert!(answer.as_text().contains("`arrays`"), "{}", answer.as_text());
 }
