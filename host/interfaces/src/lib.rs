@@ -15,6 +15,7 @@ pub mod capabilities;
 pub mod graphs;
 mod handles;
 pub mod imports;
+pub mod kernel_metrics;
 mod lines;
 mod message;
 mod plugin;

@@ -14,6 +14,7 @@ use crate::settings::{Choice, Settings};
 use crate::telemetry;
 use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
+use mainstay_interfaces::kernel_metrics::KernelCollector;
 use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
 use mainstay_market::{Installed, LockEntry, Lockfile, Market, Package};
 use mainstay_store::Store;
@@ -160,6 +161,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let host = plugin_host(settings, services, folder.path())?;
     let registry = SharedRegistry::default();
     registry.write().register_collector(Box::new(host.metrics()));
+    registry.write().register_collector(Box::new(KernelCollector(host.services().kernels.clone())));
     let (routes, readiness) = (Routes::new(), Readiness::new());
     let plugins = Plugins::new(Parts {
         market,

@@ -37,6 +37,7 @@ pub struct Record {
 
 /// Make sure that the default experiment exists and that no cascade is left half done.
 pub fn start() -> Outcome<()> {
+    renew_counter()?;
     if keys::get(store::experiment_key(DEFAULT_ID))?.is_none() {
         change(|tx| match keys::get(store::experiment_key(DEFAULT_ID))? {
             Some(_) => Ok(()),
@@ -50,6 +51,22 @@ pub fn start() -> Outcome<()> {
         })?;
         cascade(&state)?;
     }
+    Ok(())
+}
+
+/// The first builds kept the counter of ids as JSON digits, which no counter of the host looks like.
+fn renew_counter() -> Outcome<()> {
+    let key = store::experiment_counter_key;
+    let is_digits = |value: &Vec<u8>| value.iter().all(u8::is_ascii_digit);
+    let Some(digits) = keys::get(key())?.filter(is_digits) else { return Ok(()) };
+    let last: i64 = String::from_utf8_lossy(&digits).parse().map_err(|error| {
+        Failure::new(Code::InternalError, format!("the stored counter of experiments is damaged: {error}"))
+    })?;
+    change(|tx| {
+        tx.expect_value(key(), &digits)?;
+        Ok(tx.put(key(), last.to_le_bytes())?)
+    })?;
+    keys::renew()?;
     Ok(())
 }
 

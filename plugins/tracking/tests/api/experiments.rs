@@ -15,6 +15,16 @@ fn the_default_experiment_is_there() {
 }
 
 #[test]
+fn identifiers_go_on_where_the_first_builds_stopped() {
+    let server = Server::new();
+    let counter = mainstay_sdk::Key::new().tag(b'x');
+    server.0.enter(|| mainstay_sdk::transact(|tx, _| tx.put_json(counter.clone(), &41))).unwrap();
+    server.0.start::<tracking::Tracking>(Some("0.1.0")).unwrap();
+    server.0.start::<tracking::Tracking>(Some("0.1.0")).unwrap();
+    assert_eq!(server.experiment("next"), "42");
+}
+
+#[test]
 fn life_of_an_experiment() {
     let server = Server::new();
     let id = server.experiment("größer 📈");
