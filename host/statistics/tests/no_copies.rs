@@ -37,8 +37,10 @@ unsafe impl GlobalAlloc for Counting {
 static ALLOCATOR: Counting = Counting;
 
 const ROWS: usize = 1_000_000;
-/// Records of pieces, counters of bins, tasks of the pool: a small part of the eight million bytes of one column.
-const ALLOWED_BYTES: usize = 200_000;
+/// Records of pieces, counters of bins, tasks of the pool: a small part of the eight million bytes of one column. How many
+/// counters there are depends on how the pool's threads share the sixteen pieces of the rows: eight kilobytes each, for a
+/// thousand bins.
+const ALLOWED_BYTES: usize = 500_000;
 
 fn check<T>(what: &str, run: impl Fn() -> Result<T>) {
     // The pool allocates queues when it first works.
