@@ -58,9 +58,11 @@ impl Collector for KernelCollector {
     fn encode(&self, mut encoder: DescriptorEncoder) -> Result<(), std::fmt::Error> {
         let kernels = self.0.stats();
         for (name, help, kind, of) in NUMBERS {
-            let mut family = encoder.encode_descriptor(&format!("mainstay_kernel_{name}"), help, None, *kind)?;
+            let name = format!("mainstay_kernel_{name}");
+            let mut family = encoder.encode_descriptor(&name, help, None, *kind)?;
             for (kernel, stats) in &kernels {
-                let labelled = family.encode_family(&[("kernel", *kernel)])?;
+                let labels = [("kernel", *kernel)];
+                let labelled = family.encode_family(&labels)?;
                 match kind {
                     MetricType::Gauge => ConstGauge::new(of(stats)).encode(labelled)?,
                     _ => ConstCounter::new(of(stats)).encode(labelled)?,
@@ -71,7 +73,8 @@ impl Collector for KernelCollector {
         let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
         for (kernel, stats) in &kernels {
             for reason in Reason::ALL {
-                let labelled = family.encode_family(&[("kernel", *kernel), ("reason", reason.name())])?;
+                let labels = [("kernel", *kernel), ("reason", reason.name())];
+                let labelled = family.encode_family(&labels)?;
                 ConstCounter::new(stats.released_for(reason)).encode(labelled)?;
             }
         }
@@ -82,7 +85,8 @@ impl Collector for KernelCollector {
                 let seen = of(stats);
                 let sum = seen.sum() as f64 / unit;
                 let buckets = buckets(seen, *first, *unit);
-                let mut labelled = family.encode_family(&[("kernel", *kernel)])?;
+                let labels = [("kernel", *kernel)];
+                let mut labelled = family.encode_family(&labels)?;
                 labelled.encode_histogram::<NoLabelSet>(sum, seen.count(), &buckets, None)?;
             }
         }
