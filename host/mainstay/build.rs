@@ -4,10 +4,13 @@
 //! get them when it is asked for one.
 
 use std::fmt::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 fn main() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../registry-data/packages");
+    // Asked of the environment, not of the compiler: checkouts may share one target folder.
+    let manifest = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo names the folder"));
+    let folder = manifest.join("../../registry-data/packages");
+    println!("cargo::rerun-if-env-changed=CARGO_MANIFEST_DIR");
     println!("cargo::rerun-if-changed=build.rs");
     // Of a folder that is not there yet, cargo can only watch the one above it.
     let watched = if folder.is_dir() { &folder } else { folder.parent().unwrap_or(&folder) };

@@ -16,7 +16,9 @@ pub struct Place {
 impl Place {
     /// Look around.
     pub fn find() -> Result<Place> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask lies in the root of the checkout")?;
+        // What cargo says now comes first: checkouts may share one target folder, and with it this binary.
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
+        let root = Path::new(&manifest).parent().context("xtask lies in the root of the checkout")?;
         let metadata = cargo_metadata::MetadataCommand::new().current_dir(root).no_deps().exec()?;
         let cache = match (std::env::var_os("XDG_CACHE_HOME"), std::env::home_dir()) {
             (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
