@@ -3,8 +3,9 @@
 //! Owns [`Steps`], a JSON document that a model's graph carries, and the functions that fit a [`Step`] to a frame. Everything
 //! is computed by handle: fitting and applying need the right to compute and never see a value. Definitions are
 //! scikit-learn's (`StandardScaler`, `MinMaxScaler`, `RobustScaler`, `SimpleImputer`, `KBinsDiscretizer`, `OneHotEncoder`,
-//! `OrdinalEncoder`), so that what was fitted there and what is fitted here prepare alike. Bounded by: [`STEPS_MAX`] steps
-//! and the host's limits on columns. On failure: `invalid` names the step and the column.
+//! `OrdinalEncoder`), so that what was fitted there and what is fitted here prepare alike; with the feature `onnx`,
+//! `Steps::from_onnx` takes over what was fitted there. Bounded by: [`STEPS_MAX`] steps and the host's limits on columns. On
+//! failure: `invalid` names the step and the column.
 //!
 //! ```
 //! use mainstay_sdk::columns::{Column, Frame};
@@ -26,6 +27,12 @@ use crate::stats::{self, Absent, Pair};
 use crate::{Error, Result};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
+
+#[cfg(feature = "onnx")]
+mod onnx;
+
+#[cfg(feature = "onnx")]
+pub use onnx::ONNX_BYTES_MAX;
 
 /// Steps that one document may have.
 pub const STEPS_MAX: usize = 1_000;
@@ -134,6 +141,11 @@ pub enum Step {
         /// Name of the answer; the column itself stays unless it is the same.
         to: String,
     },
+    /// The same columns once more, behind the others.
+    Copy {
+        /// Old name by new name.
+        columns: BTreeMap<String, String>,
+    },
     /// Only these columns, in this order.
     Keep {
         /// Which columns.
@@ -230,6 +242,7 @@ impl Step {
             Step::OneHot { .. } => "one-hot",
             Step::Lookup { .. } => "lookup",
             Step::Threshold { .. } => "threshold",
+            Step::Copy { .. } => "copy",
             Step::Keep { .. } => "keep",
             Step::Remove { .. } => "remove",
             Step::Rename { .. } => "rename",
@@ -255,7 +268,7 @@ impl Step {
             }
             Step::Threshold { at, .. } => ensure(!at.is_nan(), "`at` must be a number"),
             Step::Impute { .. } | Step::FlagMissing { .. } => Ok(()),
-            Step::Keep { .. } | Step::Remove { .. } | Step::Rename { .. } => Ok(()),
+            Step::Copy { .. } | Step::Keep { .. } | Step::Remove { .. } | Step::Rename { .. } => Ok(()),
         }
     }
 
@@ -294,6 +307,12 @@ impl Step {
                 table.set(to, answer);
                 Ok(())
             }
+            Step::Copy { columns } => columns.iter().try_for_each(|(new, old)| {
+                let column = &table.0[table.place(old)?].1;
+                let copy = column.slice(0, column.len()).map_err(|error| named(old, error))?;
+                table.set(new, copy);
+                Ok(())
+            }),
             Step::Keep { columns } => {
                 let kept = columns.iter().map(|name| Ok((name.clone(), table.take(name)?))).collect::<Result<_>>()?;
                 table.0 = kept;
@@ -338,11 +357,16 @@ impl Categories {
         self.len() == 0
     }
 
-    fn names(&self) -> Vec<String> {
+    /// What the category at this place is called.
+    fn name(&self, at: usize) -> String {
         match self {
-            Categories::Numbers(numbers) => numbers.iter().map(f64::to_string).collect(),
-            Categories::Texts(texts) => texts.clone(),
+            Categories::Numbers(numbers) => numbers[at].to_string(),
+            Categories::Texts(texts) => texts[at].clone(),
         }
+    }
+
+    fn names(&self) -> Vec<String> {
+        (0..self.len()).map(|at| self.name(at)).collect()
     }
 
     fn check(&self) -> Result<()> {

@@ -27,6 +27,11 @@ impl Batch {
         &self.node
     }
 
+    /// The node's settings as they were written: one JSON object.
+    pub fn settings_json(&self) -> &str {
+        &self.settings
+    }
+
     /// The node's settings.
     pub fn settings<T: DeserializeOwned>(&self) -> Result<T> {
         settings(&self.settings)

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use mainstay_base::ErrorKind;
 use mainstay_interfaces::{Column, Frame};
 use mainstay_models::graph::Graph;
@@ -92,6 +94,44 @@ fn a_model_behind_a_transform_sees_what_it_prepared() {
     let view = mainstay_models::Rows::F64 { values: &halves, features: features.len() };
     stump.model().predict(&view, mainstay_models::Output::Score, &mut expected).unwrap();
     assert_eq!(numbers(&answer, "score"), expected);
+}
+
+/// The file and the answers are scikit-learn's: `sdk/rust/tests/data/onnx/make.py`.
+#[test]
+fn a_pipeline_of_scikit_learn_is_a_setting() {
+    let data = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rust/tests/data/onnx");
+    let file = std::fs::read(data.join("pipeline.onnx")).unwrap();
+    let expected: Value = serde_json::from_slice(&std::fs::read(data.join("pipeline.json")).unwrap()).unwrap();
+    let host = host();
+    let settings = json!({"onnx": STANDARD.encode(&file)});
+    let ready = host.take_in(&graph(&host, settings, false), &[]).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap_or(f64::NAN);
+    let columns: Vec<(&str, Vec<f64>)> = expected["columns"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|column| {
+            let values = column["values"].as_array().unwrap().iter().map(number);
+            (column["name"].as_str().unwrap(), values.collect())
+        })
+        .collect();
+    let columns: Vec<(&str, &[f64])> = columns.iter().map(|(name, values)| (*name, values.as_slice())).collect();
+    // More than once, so that an instance that kept the steps answers, too.
+    for _ in 0..3 {
+        let answer = host.run_graph(&ready, vec![frame(&columns)]).unwrap().remove(0).unwrap();
+        for (at, name) in expected["names"].as_array().unwrap().iter().enumerate() {
+            for (row, found) in numbers(&answer, name.as_str().unwrap()).into_iter().enumerate() {
+                let expected = number(&expected["rows"][row][at]);
+                assert!((found - expected).abs() <= 1e-6 * expected.abs().max(1.0), "{found} is not {expected}");
+            }
+        }
+    }
+
+    let cut = json!({"onnx": STANDARD.encode(&file[..file.len() / 2])});
+    for (settings, words) in [(cut, "the ONNX file"), (json!({}), "neither `steps` nor `onnx`")] {
+        let Err(error) = host.take_in(&graph(&host, settings, false), &[]) else { panic!("expected: {words}") };
+        assert!(error.message().contains(words), "{error}");
+    }
 }
 
 #[test]
