@@ -53,8 +53,10 @@ pub enum Join {
 pub struct Tree {
     /// Children behind their parents.
     pub nodes: Vec<Node>,
-    /// For each set that a [`Test::Member`] names, the category codes in it, ascending.
+    /// For each set that a [`Test::Member`] or [`Test::MemberFromZero`] names, the category codes in it, ascending.
     pub sets: Vec<Vec<u32>>,
+    /// For each list that a [`Test::OneOf`] names, the numbers in it, ascending.
+    pub lists: Vec<Vec<f64>>,
     /// What leaves add; a leaf names a part of it.
     pub leaf_outputs: Vec<LeafOutput>,
     /// Linear models in leaves, by the node they stand in, ascending; empty but for linear trees.
@@ -128,6 +130,10 @@ pub enum Test {
     Equal(f64),
     /// `x`, truncated to an integer, is a code in this set of the tree; what is then negative or too large is in no set.
     Member(u32),
+    /// The same, but what is negative before it is truncated is in no set.
+    MemberFromZero(u32),
+    /// `x` is a number in this list of the tree.
+    OneOf(u32),
 }
 
 /// Which values are missing.
@@ -174,6 +180,8 @@ impl Tree {
             Test::AtMost(threshold) => value <= threshold,
             Test::Equal(threshold) => value == threshold,
             Test::Member(set) => is_member(&self.sets[set as usize], value),
+            Test::MemberFromZero(set) => value >= 0.0 && is_member(&self.sets[set as usize], value),
+            Test::OneOf(list) => is_among(&self.lists[list as usize], value),
         }
     }
 
@@ -224,6 +232,12 @@ fn is_member(codes: &[u32], value: f64) -> bool {
     code >= 0.0 && code <= f64::from(u32::MAX) && codes.binary_search(&(code as u32)).is_ok()
 }
 
+/// Whether the value is one of these ascending numbers.
+fn is_among(numbers: &[f64], value: f64) -> bool {
+    let at = numbers.partition_point(|number| *number < value);
+    numbers.get(at).is_some_and(|number| *number == value)
+}
+
 impl Forest {
     /// The same forest when its invariants hold (see the module); `invalid` names the tree and the node otherwise.
     pub fn new(forest: Forest) -> Result<Forest> {
@@ -253,6 +267,13 @@ impl Forest {
         if let Some(set) = tree.sets.iter().position(|codes| !is_ascending(codes)) {
             return Err(Error::invalid(format!("the codes of set {set} are not ascending")));
         }
+        // NaN is not below anything, so no list has it.
+        let is_ascending = |numbers: &[f64]| {
+            numbers.windows(2).all(|pair| pair[0] < pair[1]) && !numbers.first().is_some_and(|number| number.is_nan())
+        };
+        if let Some(list) = tree.lists.iter().position(|numbers| !is_ascending(numbers)) {
+            return Err(Error::invalid(format!("the numbers of list {list} are not ascending")));
+        }
         if let Some(addition) = tree.leaf_outputs.iter().find(|addition| addition.output >= self.outputs) {
             let (output, outputs) = (addition.output, self.outputs);
             return Err(Error::invalid(format!("a leaf adds to output {output}; there are {outputs}")));
@@ -280,8 +301,11 @@ impl Forest {
             Test::Less(threshold) | Test::AtMost(threshold) | Test::Equal(threshold) if threshold.is_nan() => {
                 return Err(Error::invalid("its threshold is NaN"));
             }
-            Test::Member(set) if set as usize >= tree.sets.len() => {
+            Test::Member(set) | Test::MemberFromZero(set) if set as usize >= tree.sets.len() => {
                 return Err(Error::invalid(format!("it asks for set {set} of {}", tree.sets.len())));
+            }
+            Test::OneOf(list) if list as usize >= tree.lists.len() => {
+                return Err(Error::invalid(format!("it asks for list {list} of {}", tree.lists.len())));
             }
             _ => {}
         }
@@ -393,7 +417,8 @@ mod tests {
 
     fn forest(nodes: Vec<Node>) -> Forest {
         let leaf_outputs = [1.0, 2.0].map(|value| LeafOutput { output: 0, value }).to_vec();
-        let tree = Tree { nodes, sets: vec![vec![0, 3, 70]], leaf_outputs, lines: Vec::new() };
+        let lists = vec![vec![-2.5, 0.0, 1.5]];
+        let tree = Tree { nodes, sets: vec![vec![0, 3, 70]], lists, leaf_outputs, lines: Vec::new() };
         Forest {
             trees: vec![tree],
             features: 1,
@@ -423,6 +448,8 @@ mod tests {
         check(Test::Equal(1.0), Missing::NanIsZero, false, &[1.0], &[f64::NAN, 0.0]);
         check(Test::AtMost(-1.0), Missing::NanOrZero, true, &[f64::NAN, 0.0, -1e-36, 1e-35, -1.0], &[2e-35, 1.0]);
         check(Test::Member(0), Missing::Nan, false, &[0.0, -0.5, 3.9, 70.0], &[-1.0, 1.0, 71.0, 1e300, f64::NAN]);
+        check(Test::MemberFromZero(0), Missing::Nan, false, &[0.0, -0.0, 3.9], &[-1e-9, -0.5, -1.0, 1.0, f64::NAN]);
+        check(Test::OneOf(0), Missing::Nan, true, &[-2.5, -0.0, 1.5, f64::NAN], &[-2.0, 1.0, 2.5, f64::INFINITY]);
     }
 
     #[test]
@@ -442,7 +469,10 @@ mod tests {
         check(|forest| forest.trees[0].nodes.truncate(2), "child 2");
         check(|forest| forest.trees[0].nodes.push(leaf(0)), "no split leads to node 3");
         check(|forest| forest.trees[0].nodes[1] = split(Test::Less(0.0), Missing::Nan, true), "child 1");
+        check(|forest| forest.trees[0].nodes[0] = split(Test::OneOf(1), Missing::Nan, true), "list 1 of 1");
         check(|forest| forest.trees[0].sets[0] = vec![2, 1], "not ascending");
+        check(|forest| forest.trees[0].lists[0] = vec![2.0, 1.0], "not ascending");
+        check(|forest| forest.trees[0].lists[0] = vec![f64::NAN], "not ascending");
         check(|forest| forest.trees[0].leaf_outputs[0].output = 1, "output 1");
         check(|forest| forest.trees[0].lines = vec![LeafLine { node: 0, constant: 0.0, terms: vec![] }], "node 0");
     }

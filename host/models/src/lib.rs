@@ -15,8 +15,10 @@ pub mod import;
 pub mod layout;
 pub mod link;
 pub mod model;
+mod network;
 mod pipeline;
 mod tile;
 
 pub use model::{Feature, FeatureKind, Format, Model, Output, Task};
+pub use network::{Network, NetworkShape};
 pub use tile::Rows;

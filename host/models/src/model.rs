@@ -6,13 +6,14 @@
 //! Bounded by: scratch for one tile of [`TILE_ROWS`] rows; answers are written where the caller says. On failure: `invalid`
 //! names the width or length that does not fit, or what this model cannot be asked for.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use mainstay_base::{Error, Result};
 
 use crate::forest::Forest;
 use crate::layout::{Layout, Scratch};
 use crate::link::Link;
+use crate::network::Hosted;
 use crate::pipeline::{Ensemble, Kind, Pipeline, Tensor};
 use crate::tile::{Rows, Tile};
 
@@ -106,6 +107,7 @@ pub(crate) enum Body {
     Trees(Box<Trees>),
     Linear(Linear),
     Graph(Graph),
+    Network(Hosted),
 }
 
 /// A forest with its link.
@@ -113,6 +115,8 @@ pub(crate) enum Body {
 pub(crate) struct Trees {
     forest: Forest,
     layout: Layout,
+    /// What raw outputs are divided by before the link: the rounds of a forest that is an average, else 1.
+    rounds: f64,
     link: Link,
     /// By tree and node, the number in the file.
     leaf_ids: Vec<Vec<u32>>,
@@ -120,7 +124,13 @@ pub(crate) struct Trees {
 
 impl Body {
     pub fn trees(forest: Forest, link: Link, leaf_ids: Vec<Vec<u32>>) -> Body {
-        Body::Trees(Box::new(Trees { layout: Layout::new(&forest), forest, link, leaf_ids }))
+        Body::averaged(forest, 1, link, leaf_ids)
+    }
+
+    /// The same with a link that is given the average over so many rounds.
+    pub fn averaged(forest: Forest, rounds: usize, link: Link, leaf_ids: Vec<Vec<u32>>) -> Body {
+        let (layout, rounds) = (Layout::new(&forest), rounds as f64);
+        Body::Trees(Box::new(Trees { layout, forest, rounds, link, leaf_ids }))
     }
 }
 
@@ -141,7 +151,8 @@ pub(crate) struct Graph {
     pub raw: Option<usize>,
     /// The only ensemble, if it reads rows as they are given.
     pub direct: Option<Arc<Ensemble>>,
-    pub score_width: OnceLock<usize>,
+    /// Values of a row's score.
+    pub score_width: usize,
 }
 
 impl Model {
@@ -183,7 +194,7 @@ impl Model {
         match &self.body {
             Body::Trees(trees) => Some(&trees.forest),
             Body::Graph(graph) => graph.direct.as_ref().map(|ensemble| &ensemble.forest),
-            Body::Linear(_) => None,
+            Body::Linear(_) | Body::Network(_) => None,
         }
     }
 
@@ -199,26 +210,15 @@ impl Model {
             (Body::Trees(trees), _) => Ok(trees.forest.outputs as usize),
             (Body::Linear(linear), Output::Score | Output::Raw) => Ok(linear.intercepts.len()),
             (Body::Linear(_), Output::Leaf) => cannot("leaves, as it has no trees"),
+            (Body::Network(network), Output::Score) => Ok(network.width),
+            (Body::Network(_), Output::Raw | Output::Leaf) => cannot("raw output and no leaves, as it is a network"),
             (Body::Graph(graph), Output::Leaf | Output::Raw) => match (&graph.direct, output) {
                 (Some(ensemble), Output::Leaf) => Ok(ensemble.forest.trees.len()),
                 (Some(ensemble), _) => Ok(ensemble.forest.outputs as usize),
                 (None, Output::Leaf) => cannot("leaves of its rows, as it is not one ensemble"),
                 (None, _) => cannot("raw output, as it is not one ensemble on its rows"),
             },
-            (Body::Graph(graph), Output::Score) => {
-                let slot = graph.score.or(graph.label).ok_or_else(|| Error::internal("a graph without outputs"))?;
-                // Widths follow from the operations, so one row is asked, once.
-                if let Some(width) = graph.score_width.get() {
-                    return Ok(*width);
-                }
-                let zeros = vec![0.0; self.features.len()];
-                let needed = graph.pipeline.needed(slot, None);
-                let made = graph.pipeline.run(&needed, &zeros, 1, None, &mut Scratch::default())?;
-                match made.values.len() {
-                    0 => cannot("output, as its graph makes nothing of a row"),
-                    width => Ok(*graph.score_width.get_or_init(|| width)),
-                }
-            }
+            (Body::Graph(graph), Output::Score) => Ok(graph.score_width),
         }
     }
 
@@ -257,6 +257,7 @@ impl Model {
             Body::Trees(trees) => trees.predict(rows, range, output, out),
             Body::Linear(linear) => linear.predict(rows, range, output, out),
             Body::Graph(graph) => self.predict_graph(graph, rows, range, output, out),
+            Body::Network(network) => network.predict(rows, range, output, out),
         }
     }
 
@@ -327,6 +328,12 @@ impl Model {
 }
 
 impl Trees {
+    fn average(&self, outputs: &mut [f64]) {
+        if self.rounds != 1.0 {
+            outputs.iter_mut().for_each(|output| *output /= self.rounds);
+        }
+    }
+
     fn predict(&self, rows: &Rows<'_>, range: std::ops::Range<usize>, output: Output, out: &mut [f64]) -> Result<()> {
         let outputs = self.forest.outputs as usize;
         let mut scratch = Scratch::default();
@@ -338,6 +345,7 @@ impl Trees {
             Output::Raw => raw(range.start, range.len(), &mut scratch, out),
             Output::Score => {
                 raw(range.start, range.len(), &mut scratch, out)?;
+                self.average(out);
                 out.chunks_exact_mut(outputs).for_each(|row| self.link.apply(row, self.forest.adds_f32));
                 Ok(())
             }
@@ -346,6 +354,7 @@ impl Trees {
                 for (from, out) in range.step_by(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS)) {
                     let sums = &mut sums[..out.len() * outputs];
                     raw(from, out.len(), &mut scratch, sums)?;
+                    self.average(sums);
                     let labels = sums.chunks_exact(outputs).map(|row| label(row, self.link, self.forest.adds_f32));
                     out.iter_mut().zip(labels).for_each(|(out, label)| *out = label);
                 }

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use mainstay_base::ErrorKind;
-use mainstay_models::import::{Limits, import, import_within};
+use mainstay_models::import::{Limits, import, import_within, is_unsupported_operation};
 use mainstay_models::{Output, Rows};
 use serde_json::{Value, json};
 
@@ -60,6 +60,16 @@ fn lying_json_is_refused() {
     refused(&changed(|learner| tree(learner)["split_indices"] = json!([0])), "`split_indices` has 1 places");
     refused(&changed(|learner| tree(learner)["split_conditions"][0] = json!("NaN")), "a list of numbers is expected");
     refused(&changed(|learner| tree(learner)["split_type"][0] = json!(1)), "without categories");
+    // The words that XGBoost has for numbers that are not finite are good in leaves only.
+    let word = |key: &str, word: &str| {
+        let with_mark = changed(|learner| tree(learner)[key][0] = json!(123_456_789));
+        String::from_utf8(with_mark).unwrap().replace("123456789", word).into_bytes()
+    };
+    refused(&word("split_conditions", "NaN"), "its threshold is NaN");
+    refused(&word("split_indices", "Infinity"), "which is no index");
+    refused(&word("left_children", "-Infinity"), "no index");
+    refused(&word("left_children", "Infinityy"), "not a readable JSON file");
+    import(&word("split_conditions", "Infinity")).unwrap();
     refused(&changed(|learner| tree(learner)["tree_param"]["size_leaf_vector"] = json!("x")), "is not a count");
     refused(
         &changed(|learner| learner["learner_model_param"]["num_feature"] = json!("1000000000")),
@@ -210,6 +220,228 @@ fn lying_onnx_is_refused() {
     check("target_ids", twice, "`target_ids` is there twice");
 }
 
+/// A number of a message.
+fn number(field: u8, value: u64) -> Vec<u8> {
+    let mut made = vec![field << 3];
+    let mut left = value;
+    while left > 127 {
+        made.push((left & 127) as u8 | 128);
+        left >>= 7;
+    }
+    made.push(left as u8);
+    made
+}
+
+fn integer(name: &str, value: u64) -> Vec<u8> {
+    field(5, &[field(1, name.as_bytes()), number(3, value)].concat())
+}
+
+fn text(name: &str, value: &str) -> Vec<u8> {
+    field(5, &[field(1, name.as_bytes()), field(4, value.as_bytes())].concat())
+}
+
+/// A constant of 64-bit integers, or of a list of `f32`.
+fn constant(name: &str, integers: &[i64]) -> Vec<u8> {
+    let values: Vec<u8> = integers.iter().flat_map(|value| value.to_le_bytes()).collect();
+    field(5, &[number(1, integers.len() as u64), number(2, 7), field(8, name.as_bytes()), field(9, &values)].concat())
+}
+
+/// An operation from inputs to outputs, names apart by spaces.
+fn operation(name: &str, inputs: &str, outputs: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
+    let names = |number: u8, names: &str| names.split(' ').flat_map(|name| field(number, name.as_bytes())).collect();
+    let domain = if name.starts_with("SVM") || name.starts_with("Tree") { "ai.onnx.ml" } else { "" };
+    let ports: [Vec<u8>; 2] = [names(1, inputs), names(2, outputs)];
+    let name = [field(4, name.as_bytes()), field(7, domain.as_bytes())].concat();
+    field(1, &[ports.concat(), name, attributes.concat()].concat())
+}
+
+/// A graph from the input `x`, rows of two numbers, to the number `y`.
+fn graph(parts: &[Vec<u8>]) -> Vec<u8> {
+    let shape = [field(1, b""), field(1, &[8, 2])].concat();
+    let input = [field(1, b"x"), field(2, &field(1, &[vec![8, 1], field(2, &shape)].concat()))].concat();
+    let output = [field(1, b"y"), field(2, &field(1, &[8, 1]))].concat();
+    let opset = field(8, &number(2, 18));
+    [opset, field(7, &[parts.concat(), field(11, &input), field(12, &output)].concat())].concat()
+}
+
+#[test]
+fn graphs_that_mix_rows_are_not_ours() {
+    let check = |parts: &[Vec<u8>], says: &str| {
+        let error = import(&graph(parts)).expect_err(says);
+        assert!(is_unsupported_operation(&error), "{error}");
+        assert!(error.message().contains(says), "`{error}` does not say `{says}`");
+    };
+    let axis = |value: u64| integer("axis", value);
+    check(&[operation("Softmax", "x", "y", &[axis(0)])], "Softmax across rows");
+    check(&[operation("Softmax", "x", "y", &[axis(-2_i64 as u64)])], "Softmax across rows");
+    check(&[constant("a", &[0]), operation("ReduceMean", "x a", "y", &[])], "ReduceMean across rows");
+    check(&[operation("ReduceSum", "x", "y", &[])], "ReduceSum across rows");
+    check(&[constant("a", &[0]), operation("CumSum", "x a", "y", &[])], "CumSum across rows");
+    check(&[constant("first", &[0]), operation("Gather", "x first", "y", &[])], "not one part for each row");
+    let turned = integers("perm", &[1, 0]);
+    check(&[operation("Transpose", "x", "y", std::slice::from_ref(&turned))], "not one part for each row");
+    let product = operation("MatMul", "x t", "y", &[]);
+    check(&[operation("Transpose", "x", "t", &[turned]), product], "MatMul across rows");
+    let counted = operation("Shape", "x", "s", &[]);
+    let cast = operation("Cast", "s", "f", &[integer("to", 1)]);
+    check(&[counted, cast, operation("Mul", "x f", "y", &[])], "Shape across rows");
+    check(&[constant("s", &[1, 2]), operation("Reshape", "x s", "y", &[])], "a fixed number of rows");
+    let line = operation("Reshape", "x s", "l", &[]);
+    check(&[constant("s", &[1, -1]), line, operation("Softmax", "l", "y", &[])], "Softmax across rows");
+    let whole = operation("Cast", "x", "i", &[integer("to", 7)]);
+    check(&[whole, operation("Gather", "x i", "y", &[])], "Gather across rows");
+}
+
+#[test]
+fn trees_whose_rule_changes_from_row_to_row_are_not_ours() {
+    let targets = field(5, &[field(1, b"n_targets"), number(3, 2)].concat());
+    let forest = |base: &[f32]| {
+        let lists = [("target_ids", integers("target_ids", &[0, 1])), ("base_values", floats("base_values", base))];
+        ensemble(&[lists[0].clone(), lists[1].clone(), ("n_targets", targets.clone())])
+    };
+    import(&forest(&[0.0, 0.0])).unwrap();
+    let error = import(&forest(&[1.0, 0.0])).unwrap_err();
+    assert!(is_unsupported_operation(&error) && error.message().contains("silent leaves"), "{error}");
+    refused(&forest(&[1.0, 0.0, 0.0]), "3 base values for 2 outputs");
+}
+
+#[test]
+fn lying_graphs_are_refused() {
+    let check = |parts: &[Vec<u8>], says: &str| refused(&graph(parts), says);
+    let cut = |lists: [&[i64]; 4]| {
+        let constants = ["s", "e", "a", "t"].iter().zip(lists).map(|(name, list)| constant(name, list));
+        constants.chain([operation("Slice", "x s e a t", "y", &[])]).collect::<Vec<Vec<u8>>>()
+    };
+    import(&graph(&cut([&[0], &[i64::MAX], &[1], &[1]]))).unwrap();
+    check(&cut([&[0], &[1], &[1], &[0]]), "no step of 0");
+    check(&cut([&[0, 0], &[1], &[1], &[1]]), "as many of each");
+    check(&cut([&[0], &[1], &[2], &[1]]), "dimension 2 of 2");
+    check(&cut([&[i64::MIN], &[i64::MIN], &[1], &[i64::MIN]]), "makes nothing of a row");
+    let split = |sizes: &[i64]| [constant("s", sizes), operation("Split", "x s", "y z", &[integer("axis", 1)])];
+    check(&split(&[1, 2]), "2 places are split into [1, 2]");
+    check(&split(&[i64::MAX, i64::MAX]), "2 places are split");
+    check(&split(&[-1, 3]), "a size is -1");
+    let first = |count: i64| [constant("k", &[count]), operation("TopK", "x k", "y at", &[])];
+    check(&first(3), "the first 3 of 2 places");
+    check(&first(i64::MAX), "of 2 places");
+    check(&first(-1), "a size is -1");
+    let fill = |sizes: &[i64]| [constant("s", sizes), operation("ConstantOfShape", "s", "y", &[])];
+    check(&fill(&[1 << 40]), "is too large");
+    check(&fill(&[i64::MAX, i64::MAX]), "is too large");
+    check(&fill(&[-1]), "a size is negative");
+    // Each is small enough alone.
+    let name = |at: usize| format!("c{at}");
+    let many = (0..8).map(|at| operation("ConstantOfShape", "s", &name(at), &[]));
+    check(&many.chain([constant("s", &[1 << 22])]).collect::<Vec<_>>(), "are computed of the file's constants");
+    check(&[constant("p", &[9]), operation("GatherElements", "x p", "y", &[integer("axis", 1)])], "places of shape");
+    check(&[constant("p", &[9]), operation("Gather", "x p", "y", &[integer("axis", 1)])], "a place outside the 2");
+    check(&[operation("CumSum", "x", "y", &[])], "it has no `axis`");
+}
+
+/// A graph of one SVMClassifier of three classes and two features, one vector each, with some attributes replaced.
+fn svm(replaced: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let mut attributes = vec![
+        ("classlabels_ints", integers("classlabels_ints", &[0, 1, 2])),
+        ("kernel_type", text("kernel_type", "RBF")),
+        ("kernel_params", floats("kernel_params", &[0.5, 0.0, 3.0])),
+        ("vectors_per_class", integers("vectors_per_class", &[1, 1, 1])),
+        ("support_vectors", floats("support_vectors", &[0.0, 1.0, 2.0, 3.0, 4.0, 5.0])),
+        ("coefficients", floats("coefficients", &[1.0; 6])),
+        ("rho", floats("rho", &[0.5; 3])),
+        ("prob_a", floats("prob_a", &[-1.0; 3])),
+        ("prob_b", floats("prob_b", &[0.0; 3])),
+    ];
+    for (name, bytes) in replaced {
+        attributes.retain(|(known, _)| known != name);
+        attributes.push((name, bytes.clone()));
+    }
+    let attributes: Vec<Vec<u8>> = attributes.into_iter().map(|(_, bytes)| bytes).collect();
+    graph(&[operation("SVMClassifier", "x", "label y", &attributes)])
+}
+
+#[test]
+fn lying_support_vectors_are_refused() {
+    let check = |name: &'static str, bytes: Vec<u8>, says: &str| refused(&svm(&[(name, bytes)]), says);
+    let model = import(&svm(&[])).unwrap();
+    let mut out = [0.0; 3];
+    model.predict(&Rows::F64 { values: &[0.5, -0.5], features: 2 }, Output::Score, &mut out).unwrap();
+    assert!((out.iter().sum::<f64>() - 1.0).abs() < 1e-6, "{out:?}");
+    check("support_vectors", floats("support_vectors", &[0.0; 5]), "5 values do not make 3 vectors");
+    check("support_vectors", floats("support_vectors", &[]), "0 values do not make 3 vectors");
+    check("support_vectors", floats("support_vectors", &[0.0; 9]), "rows of 2 values; the vectors have 3");
+    check("support_vectors", floats("support_vectors", &[f32::NAN; 6]), "`support_vectors` has NaN at place 0");
+    check("coefficients", floats("coefficients", &[1.0; 5]), "`coefficients` has 5 places; 6 are expected");
+    check("coefficients", floats("coefficients", &[f32::INFINITY; 6]), "`coefficients` has inf");
+    check("rho", floats("rho", &[0.5; 2]), "`rho` has 2 places; 3 are expected");
+    check("prob_a", floats("prob_a", &[-1.0; 1]), "`prob_a` has 1 places");
+    check("prob_b", Vec::new(), "`prob_b` has 0 places");
+    check("kernel_type", text("kernel_type", "COSINE"), "`kernel_type` is `COSINE`");
+    check("kernel_params", floats("kernel_params", &[0.5]), "`kernel_params` has 1 places");
+    check("vectors_per_class", integers("vectors_per_class", &[3]), "1 places for 3 classes");
+    check("vectors_per_class", integers("vectors_per_class", &[2, 2, 2]), "`coefficients` has 6 places; 12");
+    let huge = |value: u64| [integer_list("vectors_per_class", &[value, value, 1])].concat();
+    check("vectors_per_class", huge(1 << 62), "`coefficients` has 6 places");
+    check("vectors_per_class", huge(u64::MAX), "a class has -1 vectors");
+    check("classlabels_ints", integers("classlabels_ints", &[0]), "it has one class");
+    check("classlabels_ints", Vec::new(), "it has no class labels");
+    check("classlabels_ints", integers("classlabels_ints", &[1; 513]), "513 classes; the most is 512");
+    let regressor = |count: u64| {
+        let lists = [floats("support_vectors", &[1.0; 4]), floats("coefficients", &[1.0; 2]), floats("rho", &[0.0])];
+        graph(&[operation("SVMRegressor", "x", "y", &[lists.concat(), integer("n_supports", count)])])
+    };
+    import(&regressor(2)).unwrap();
+    refused(&regressor(3), "4 values do not make 3 vectors");
+    refused(&regressor(1), "`coefficients` has 2 places; 1 are expected");
+    refused(&regressor(u64::MAX), "`n_supports` is -1");
+}
+
+/// A list of integers of any size.
+fn integer_list(name: &str, values: &[u64]) -> Vec<u8> {
+    let values: Vec<u8> = values.iter().flat_map(|value| number(8, *value)).collect();
+    field(5, &[field(1, name.as_bytes()), values].concat())
+}
+
+/// A tensor attribute.
+fn tensor(name: &str, element: u64, values: &[u8], count: u64) -> Vec<u8> {
+    let tensor = [number(1, count), number(2, element), field(9, values)].concat();
+    field(5, &[field(1, name.as_bytes()), field(5, &tensor)].concat())
+}
+
+#[test]
+fn lying_sets_of_members_are_refused() {
+    let singles = |name: &str, values: &[f32]| {
+        let bytes: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+        tensor(name, 1, &bytes, values.len() as u64)
+    };
+    let model = |members: &[f32], roots: &[u8]| {
+        let nodes = ["nodes_featureids", "nodes_truenodeids", "leaf_targetids"].map(|name| integers(name, &[0]));
+        let more = [integers("nodes_falsenodeids", &[0]), integers("nodes_trueleafs", &[1])].concat();
+        let ends = [integers("nodes_falseleafs", &[1]), integers("tree_roots", roots)].concat();
+        let lists =
+            [singles("nodes_splits", &[0.0]), singles("leaf_weights", &[1.0]), tensor("nodes_modes", 2, &[6], 1)];
+        let attributes = [nodes.concat(), more, ends, lists.concat(), singles("membership_values", members)];
+        graph(&[operation("TreeEnsemble", "x", "y", &attributes)])
+    };
+    import(&model(&[-2.5, 1.0, f32::NAN], &[0])).unwrap();
+    refused(&model(&[f32::NAN], &[0]), "no set for node 0");
+    refused(&model(&[], &[0]), "no set for node 0");
+    refused(&model(&[1.0], &[1]), "there are 1 nodes");
+    // Trees that share a root do not multiply its set beyond the limit.
+    let limits = Limits { nodes: 40, ..Limits::default() };
+    refused_within(&model(&[1.0, 2.0, 3.0, 4.0, 5.0], &[0; 9]), &limits, "members of sets");
+}
+
+#[test]
+fn text_inputs_are_told_what_to_do() {
+    let shape = [field(1, b""), field(1, &[8, 1])].concat();
+    let input = [field(1, b"city"), field(2, &field(1, &[vec![8, 8], field(2, &shape)].concat()))].concat();
+    let output = [field(1, b"y"), field(2, &field(1, &[8, 8]))].concat();
+    let parts = [operation("Identity", "city", "y", &[]), field(11, &input), field(12, &output)].concat();
+    let error = import(&field(7, &parts)).unwrap_err();
+    assert!(error.message().contains("prepare text columns before the model"), "{error}");
+    assert!(!is_unsupported_operation(&error), "no runtime could be given text");
+}
+
 #[test]
 fn every_cut_of_every_format_is_refused() {
     let names = [
@@ -241,6 +473,12 @@ fn no_change_of_a_byte_panics_or_makes_answers_out_of_nothing() {
         "skl_one_hot.onnx",
         "skl_logistic_classes.onnx",
         "ml_version_5.onnx",
+        "skl_svc_rbf.onnx",
+        "skl_bagging.onnx",
+        "skl_ada_regressor.onnx",
+        "ml_two_bases_both_none.onnx",
+        "op_parts.onnx",
+        "op_order.onnx",
     ];
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for name in names {

@@ -51,7 +51,8 @@ impl Maker {
     }
 
     fn tree(&self) -> Tree {
-        let mut tree = Tree { sets: vec![vec![0, 2], vec![1]], ..Tree::default() };
+        let lists = vec![vec![-1.5, 0.5], vec![1.0]];
+        let mut tree = Tree { sets: vec![vec![0, 2], vec![1]], lists, ..Tree::default() };
         self.node(&mut tree, self.kind.depth);
         tree
     }
@@ -71,8 +72,9 @@ impl Maker {
             return cover;
         }
         let threshold = self.below(9) as f64 / 2.0 - 2.0;
-        let tests =
-            [Test::Less(threshold), Test::AtMost(threshold), Test::Equal(threshold), Test::Member(at as u32 % 2)];
+        let (comparisons, set) =
+            ([Test::Less(threshold), Test::AtMost(threshold), Test::Equal(threshold)], at as u32 % 2);
+        let tests = [&comparisons[..], &[Test::Member(set), Test::MemberFromZero(set), Test::OneOf(set)]].concat();
         let missing = [Missing::Nan, Missing::Nan, Missing::NanOrZero, Missing::NanIsZero];
         tree.nodes.push(Node::Leaf { first: 0, count: 0, cover: 0.0 });
         let yes = tree.nodes.len() as u32;
@@ -88,7 +90,7 @@ impl Maker {
         }
         tree.nodes[at] = Node::Split(Split {
             feature: self.below(u64::from(self.kind.features)) as u32,
-            test: tests[self.below(4) as usize],
+            test: tests[self.below(6) as usize],
             missing: missing[self.below(4) as usize],
             missing_is_yes: self.below(2) == 0,
             yes,

@@ -1,7 +1,8 @@
 //! LightGBM's text files (versions 2 to 4).
 //!
 //! Owns the format: a header, a block of `key=value` lines a tree, an end. Definitions follow LightGBM's `tree.cpp`,
-//! `gbdt_model_text.cpp` and the objectives' `ConvertOutput`. Leaves already contain shrinkage and the average.
+//! `gbdt_model_text.cpp` and the objectives' `ConvertOutput`. Leaves already contain shrinkage. Of a random forest
+//! (`average_output`) the raw output is the sum of its trees, as everywhere; their average is what the link is given.
 //!
 //! Bounded by: [`Limits`]; a list is believed to be as long as it is. On failure: `invalid` names the tree, the key and the
 //! node.
@@ -32,7 +33,7 @@ fn read_file(text: &str, limits: &Limits) -> Result<Model> {
         Limits::check("trees", number + 1, limits.trees)?;
         let output = (number % header.outputs) as u32;
         let (tree, ids) = Block::read(block)
-            .and_then(|block| read_tree(&block, output, header.leaf_scale, &mut nodes_left, limits))
+            .and_then(|block| read_tree(&block, output, &mut nodes_left, limits))
             .map_err(|error| error.context(format_args!("tree {number}")))?;
         trees.push(tree);
         leaf_ids.push(ids);
@@ -112,9 +113,8 @@ struct Header {
     link: Link,
     outputs: usize,
     features: Vec<Feature>,
+    /// Whether the link is given the average over rounds.
     is_average: bool,
-    /// Averages are over rounds, ours over trees.
-    leaf_scale: f64,
 }
 
 impl Header {
@@ -150,17 +150,17 @@ impl Header {
             outputs,
             features: (0..count).map(feature).collect(),
             is_average,
-            leaf_scale: if is_average { outputs as f64 } else { 1.0 },
         })
     }
 
     fn model(self, trees: Vec<Tree>, leaf_ids: Vec<Vec<u32>>) -> Result<Model> {
+        let rounds = if self.is_average { (trees.len() / self.outputs).max(1) } else { 1 };
         let forest = Forest::new(Forest {
             trees,
             features: self.features.len() as u32,
             outputs: self.outputs as u32,
             base: vec![0.0; self.outputs],
-            join: if self.is_average { Join::Average } else { Join::Sum },
+            join: Join::Sum,
             compares_f32: false,
             adds_f32: false,
         })?;
@@ -177,7 +177,7 @@ impl Header {
             features: self.features,
             classes: (0..classes).map(|class| class.to_string()).collect(),
             output_names: Vec::new(),
-            body: Body::trees(forest, self.link, leaf_ids),
+            body: Body::averaged(forest, rounds, self.link, leaf_ids),
         })
     }
 }
@@ -223,13 +223,7 @@ struct Arrays {
     lines: Vec<LeafLine>,
 }
 
-fn read_tree(
-    block: &Block<'_>,
-    output: u32,
-    leaf_scale: f64,
-    nodes_left: &mut usize,
-    limits: &Limits,
-) -> Result<(Tree, Vec<u32>)> {
+fn read_tree(block: &Block<'_>, output: u32, nodes_left: &mut usize, limits: &Limits) -> Result<(Tree, Vec<u32>)> {
     let leaves: usize = block.number("num_leaves")?;
     let nodes = leaves.saturating_mul(2).saturating_sub(1);
     *nodes_left = nodes_left.checked_sub(nodes).filter(|_| leaves > 0).ok_or_else(|| {
@@ -239,7 +233,7 @@ fn read_tree(
     let arrays = Arrays::read(block, leaves)?;
     let (sets, kept) = category_sets(block)?;
     let (tree, order) = assemble(0, nodes, sets, limits, |node| match (node as usize).checked_sub(splits) {
-        Some(leaf) => Ok(arrays.leaf(leaf, output, leaf_scale)),
+        Some(leaf) => Ok(arrays.leaf(leaf, output)),
         None => arrays.split(node as usize, kept),
     })?;
     // The format numbers leaves for themselves; splits are never asked for.
@@ -281,14 +275,9 @@ impl Arrays {
         })
     }
 
-    fn leaf(&self, leaf: usize, output: u32, scale: f64) -> Raw {
-        let line = self.lines.get(leaf).map(|line| LeafLine {
-            node: 0,
-            constant: line.constant * scale,
-            terms: line.terms.iter().map(|(feature, coefficient)| (*feature, coefficient * scale)).collect(),
-        });
-        let additions = vec![LeafOutput { output, value: self.leaf_values[leaf] * scale }];
-        Raw::Leaf { cover: self.leaf_counts[leaf], additions, line }
+    fn leaf(&self, leaf: usize, output: u32) -> Raw {
+        let additions = vec![LeafOutput { output, value: self.leaf_values[leaf] }];
+        Raw::Leaf { cover: self.leaf_counts[leaf], additions, line: self.lines.get(leaf).cloned() }
     }
 
     fn split(&self, at: usize, sets: usize) -> Result<Raw> {

@@ -6,6 +6,7 @@
 //! Bounded by: [`Limits::nesting`], and a budget of values other than numbers in proportion to the file, as each takes some
 //! 50 bytes. On failure: `invalid` names the key, or the place in the file where it stops being JSON.
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::fmt;
 
@@ -98,10 +99,43 @@ impl Value {
     }
 }
 
-/// Read a JSON text.
+/// What stands for `NaN`, `Infinity` and `-Infinity` while JSON is read: texts that no name of a feature is.
+const UNUSUAL: [(&str, f64, &str); 3] = [
+    ("-Infinity", f64::NEG_INFINITY, "\0-Infinity"),
+    ("Infinity", f64::INFINITY, "\0Infinity"),
+    ("NaN", f64::NAN, "\0NaN"),
+];
+
+/// XGBoost writes numbers that are not finite as bare words, which are no JSON. Put texts in their place.
+fn quoted(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let (mut made, mut copied, mut at, mut is_text) = (Vec::new(), 0, 0, false);
+    while at < bytes.len() {
+        match bytes[at] {
+            b'\\' if is_text => at += 1,
+            b'"' => is_text = !is_text,
+            b'N' | b'I' | b'-' if !is_text => {
+                if let Some((word, ..)) = UNUSUAL.iter().find(|(word, ..)| bytes[at..].starts_with(word.as_bytes())) {
+                    made.extend_from_slice(&bytes[copied..at]);
+                    made.extend_from_slice(format!("\"\\u0000{word}\"").as_bytes());
+                    (copied, at) = (at + word.len(), at + word.len() - 1);
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    if copied == 0 {
+        return Cow::Borrowed(bytes);
+    }
+    made.extend_from_slice(&bytes[copied..]);
+    Cow::Owned(made)
+}
+
+/// Read a JSON text, in which numbers may also be the bare words `NaN`, `Infinity` and `-Infinity`.
 pub(super) fn parse_json(bytes: &[u8], limits: &Limits) -> Result<Value> {
     let budget = Budget::new(bytes.len(), limits);
-    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let bytes = quoted(bytes);
+    let mut json = serde_json::Deserializer::from_slice(&bytes);
     let value = Seed { budget: &budget, nesting_left: limits.nesting }.deserialize(&mut json);
     let value = value.and_then(|value| json.end().map(|()| value));
     value.map_err(|error| Error::invalid(format!("not a readable JSON file: {error}")))
@@ -215,7 +249,10 @@ impl<'de> Visitor<'de> for Seed<'_> {
     }
 
     fn visit_str<E>(self, value: &str) -> std::result::Result<Value, E> {
-        Ok(Value::Text(value.to_owned()))
+        match UNUSUAL.iter().find(|(_, _, text)| *text == value) {
+            Some((_, number, _)) => Ok(Value::Number(*number)),
+            None => Ok(Value::Text(value.to_owned())),
+        }
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> std::result::Result<Value, A::Error> {
@@ -259,6 +296,17 @@ mod tests {
         assert_eq!(read("[]").unwrap(), Value::Numbers(Vec::new()));
         assert_eq!(read("{\"n\":\"7\"}").unwrap().count_or("n", 0).unwrap(), 7);
         assert!(read("{\"n\":-1}").unwrap().count_or("n", 0).is_err());
+    }
+
+    #[test]
+    fn numbers_that_are_not_finite_are_words() {
+        let Value::Numbers(read_numbers) = read("[NaN, Infinity,-Infinity,-1]").unwrap() else { panic!("numbers") };
+        assert!(read_numbers[0].is_nan() && read_numbers[1..] == [f64::INFINITY, f64::NEG_INFINITY, -1.0]);
+        let text = Value::List(vec![Value::Text("NaN\"Infinity".into()), Value::Number(f64::INFINITY)]);
+        assert_eq!(read("[\"NaN\\\"Infinity\", Infinity]").unwrap(), text);
+        for broken in ["[NaNa]", "[Inf]", "[-NaN]", "NaN1", "{NaN: 1}x"] {
+            assert!(read(broken).is_err(), "{broken}");
+        }
     }
 
     #[test]

@@ -191,10 +191,10 @@ impl<'a> Arrays<'a> {
         let is_categorical = self.kinds.get(at).is_some_and(|kind| *kind != 0.0);
         let (test, yes, no) = match is_categorical {
             false => (Test::Less(f64::from(self.conditions[at] as f32)), left, right),
-            // Categories in the set go right.
+            // Categories in the set go right. Negative values are no categories, though they be truncated to 0.
             true => {
                 let set = set_of[at].ok_or_else(|| Error::invalid("a categorical split without categories"))?;
-                (Test::Member(set), right, left)
+                (Test::MemberFromZero(set), right, left)
             }
         };
         Ok(Raw::Split(Split {

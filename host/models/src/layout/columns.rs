@@ -62,7 +62,7 @@ threshold!(f64);
 #[derive(Clone, Debug)]
 struct Question {
     split: Split,
-    /// The codes of [`Test::Member`]'s set.
+    /// The set or list that the test names, alone.
     tree: Tree,
 }
 
@@ -140,12 +140,23 @@ impl<T: Threshold> Columns<T> {
         }
         let next = self.sources.len() as u32;
         let Some(threshold) = comparison(split) else {
-            let sets = match split.test {
-                Test::Member(set) => vec![tree.sets[set as usize].clone()],
-                _ => Vec::new(),
+            let mut own = Tree::default();
+            let test = match split.test {
+                Test::Member(set) => {
+                    own.sets.push(tree.sets[set as usize].clone());
+                    Test::Member(0)
+                }
+                Test::MemberFromZero(set) => {
+                    own.sets.push(tree.sets[set as usize].clone());
+                    Test::MemberFromZero(0)
+                }
+                Test::OneOf(list) => {
+                    own.lists.push(tree.lists[list as usize].clone());
+                    Test::OneOf(0)
+                }
+                other => other,
             };
-            let test = if sets.is_empty() { split.test } else { Test::Member(0) };
-            let question = Question { split: Split { test, ..*split }, tree: Tree { sets, ..Tree::default() } };
+            let question = Question { split: Split { test, ..*split }, tree: own };
             self.sources.push(Source::Question(Box::new(question)));
             return Some(Comparison { column: next, threshold: T::of(0.5) });
         };
@@ -280,7 +291,7 @@ fn comparison<T: Threshold>(split: &Split) -> Option<T> {
     match split.test {
         Test::Less(threshold) => Some(T::least_from(threshold)),
         Test::AtMost(threshold) => T::least_above(threshold),
-        Test::Equal(_) | Test::Member(_) => None,
+        Test::Equal(_) | Test::Member(_) | Test::MemberFromZero(_) | Test::OneOf(_) => None,
     }
 }
 

@@ -29,6 +29,8 @@ fn test(sets: usize) -> impl Strategy<Value = Test> {
         4 => number().prop_map(Test::AtMost),
         1 => number().prop_map(Test::Equal),
         1 => (0..sets as u32).prop_map(Test::Member),
+        1 => (0..sets as u32).prop_map(Test::MemberFromZero),
+        1 => (0..sets as u32).prop_map(Test::OneOf),
     ]
 }
 
@@ -55,7 +57,8 @@ fn tree(outputs: u32, splits: Vec<Split>, places: Vec<u16>, values: Vec<f64>) ->
         nodes[at] = Some(Split { yes, no: yes + 1, ..split });
         nodes.extend([None, None]);
     }
-    let mut tree = Tree { sets: vec![vec![0, 2, 3], vec![1, 40]], ..Tree::default() };
+    let lists = vec![vec![-1.5, 0.0, 2.0], vec![0.5]];
+    let mut tree = Tree { sets: vec![vec![0, 2, 3], vec![1, 40]], lists, ..Tree::default() };
     for (at, split) in nodes.into_iter().enumerate() {
         let node = match split {
             Some(split) => Node::Split(split),

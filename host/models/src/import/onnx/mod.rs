@@ -6,19 +6,24 @@
 //!
 //! Bounded by: [`Limits`]; constants are as large as the file. On failure: `invalid` names the operation and the node.
 
+mod encoders;
+mod ensembles;
 mod operations;
 mod proto;
+mod svm;
 mod trees;
 mod wire;
 
 use std::collections::HashMap;
 use std::fmt;
+use std::sync::Arc;
 
 use mainstay_base::{Error, Result};
 
 use super::limits::Limits;
+use crate::layout::Scratch;
 use crate::model::{Body, Feature, FeatureKind, Format, Graph, Model, Task};
-use crate::pipeline::{Kind, Op, Pipeline, Step, Tensor};
+use crate::pipeline::{Followed, Kind, Op, Pipeline, Step, Tensor, VALUES_MAX};
 use proto::{Node, kind_of, shown};
 
 /// An operation that is not one of ours: the file may be a good model for a general runtime.
@@ -68,9 +73,10 @@ struct Builder<'a> {
     limits: &'a Limits,
     slots: HashMap<&'a str, usize>,
     pipeline: Pipeline,
-    /// By slot: whether the value is the same for every row.
-    is_constant: Vec<bool>,
+    /// What is the same for every row: the file's constants, and what is computed of nothing else.
     constants: HashMap<usize, Tensor>,
+    /// How many values may still be computed of constants.
+    computed_left: usize,
     /// Labels of the classifier that was met last.
     labels: Option<Tensor>,
 }
@@ -82,12 +88,12 @@ impl<'a> Builder<'a> {
             limits,
             slots: HashMap::new(),
             pipeline: Pipeline::default(),
-            is_constant: Vec::new(),
             constants: HashMap::new(),
+            computed_left: VALUES_MAX,
             labels: None,
         };
         for (name, bytes) in &file.constants {
-            let slot = builder.define(name, true)?;
+            let slot = builder.define(name)?;
             builder.constants.insert(slot, proto::tensor(bytes)?);
         }
         let features = builder.inputs(file)?;
@@ -108,21 +114,30 @@ impl<'a> Builder<'a> {
         builder.finish(file, features)
     }
 
-    fn define(&mut self, name: &'a str, is_constant: bool) -> Result<usize> {
-        let slot = self.is_constant.len();
+    /// A new slot; an empty name is one that nobody asks for.
+    fn define(&mut self, name: &'a str) -> Result<usize> {
+        let slot = self.pipeline.slots;
         if !name.is_empty() && self.slots.insert(name, slot).is_some() {
             return Err(Error::invalid(format!("the value `{}` is made twice", shown(name))));
         }
-        self.is_constant.push(is_constant);
+        self.pipeline.slots += 1;
         Ok(slot)
     }
 
     fn inputs(&mut self, file: &proto::Model<'a>) -> Result<Vec<Feature>> {
         let mut features = Vec::new();
         for port in file.inputs.iter().filter(|port| !self.slots.contains_key(port.name)).collect::<Vec<_>>() {
-            let kind = kind_of(port.element).filter(|kind| *kind != Kind::Text);
-            let kind =
-                kind.ok_or_else(|| unsupported(format!("an input of element type {}", port.element), port.name))?;
+            let kind = match kind_of(port.element) {
+                Some(Kind::Text) => {
+                    let port = shown(port.name);
+                    return Err(Error::invalid(format!(
+                        "the input `{port}` is text, and rows are numbers; prepare text columns before the model, and \
+                         export the model with numbers as its inputs"
+                    )));
+                }
+                Some(kind) => kind,
+                None => return Err(unsupported(format!("an input of element type {}", port.element), port.name)),
+            };
             let width = match port.shape.as_slice() {
                 [_] => Some(1),
                 [_, width] => width.and_then(|width| usize::try_from(width).ok()),
@@ -138,7 +153,7 @@ impl<'a> Builder<'a> {
             };
             let name = |at: usize| if width == 1 { port.name.to_owned() } else { format!("{}[{at}]", port.name) };
             features.extend((0..width).map(|at| Feature { name: name(at), kind: feature_kind }));
-            let slot = self.define(port.name, false)?;
+            let slot = self.define(port.name)?;
             self.pipeline.inputs.push((slot, width, kind));
         }
         match features.is_empty() {
@@ -178,15 +193,28 @@ impl<'a> Builder<'a> {
 
     /// Add a step that reads these slots; its output's slot.
     fn step(&mut self, node: &Node<'a>, op: Op, inputs: Vec<usize>, output: &'a str) -> Result<usize> {
-        let is_constant = inputs.iter().all(|slot| self.is_constant[*slot]);
-        let slot = self.define(output, is_constant)?;
-        self.push(node, op, inputs, vec![slot]);
+        let slot = self.define(output)?;
+        self.push(node, op, inputs, vec![slot])?;
         Ok(slot)
     }
 
-    fn push(&mut self, node: &Node<'a>, op: Op, inputs: Vec<usize>, outputs: Vec<usize>) {
-        let name = format!("{} of node `{}`", node.operation, shown(node.name));
-        self.pipeline.steps.push(Step { name, op, inputs, outputs });
+    /// Add a step, or compute it now if it reads nothing but constants.
+    fn push(&mut self, node: &Node<'a>, op: Op, inputs: Vec<usize>, outputs: Vec<usize>) -> Result<()> {
+        let constants: Option<Vec<&Tensor>> = inputs.iter().map(|slot| self.constants.get(slot)).collect();
+        if let Some(constants) = constants {
+            let made = op.run(&constants, &mut Scratch::default())?;
+            for (slot, tensor) in outputs.into_iter().zip(made) {
+                let left = self.computed_left.checked_sub(tensor.values.len());
+                self.computed_left = left.ok_or_else(|| {
+                    Error::invalid(format!("more than {VALUES_MAX} values are computed of the file's constants"))
+                })?;
+                self.constants.insert(slot, tensor);
+            }
+            return Ok(());
+        }
+        let (operation, node) = (shown(node.operation), shown(node.name));
+        self.pipeline.steps.push(Step { operation, node, op, inputs, outputs });
+        Ok(())
     }
 
     fn finish(mut self, file: &proto::Model<'a>, features: Vec<Feature>) -> Result<Model> {
@@ -217,17 +245,11 @@ impl<'a> Builder<'a> {
             let is_direct = self.is_graph_input(only.inputs[0], ensemble.forest.compares_f32);
             graph.direct = is_direct.then(|| ensemble.clone());
         }
-        let classes = self.labels.as_ref().map(|labels| {
-            let value = |value: &f64| match labels.kind {
-                Kind::Text => labels.texts[*value as usize].clone(),
-                _ => value.to_string(),
-            };
-            labels.values.iter().map(value).collect::<Vec<String>>()
-        });
-        let classes = classes.filter(|_| graph.label.is_some()).unwrap_or_default();
-        self.pipeline.slots = self.is_constant.len();
         self.pipeline.constants = self.constants.into_iter().collect();
         graph.pipeline = self.pipeline;
+        let (score_width, words) = check_rows(&graph)?;
+        graph.score_width = score_width;
+        let classes = if graph.label.is_some() { classes(self.labels.as_ref(), &words) } else { Vec::new() };
         Ok(Model {
             format: Format::Onnx,
             task: if graph.label.is_some() { Task::Classification } else { Task::Regression },
@@ -253,5 +275,41 @@ impl<'a> Builder<'a> {
             }
         }
         is_harmless(*kind)
+    }
+}
+
+/// Names of the classes: those of the classifier that was met last, unless the label has words of its own.
+fn classes(labels: Option<&Tensor>, words: &[String]) -> Vec<String> {
+    let value = |labels: &Tensor, value: f64| match labels.kind {
+        Kind::Text => labels.texts[value as usize].clone(),
+        _ => value.to_string(),
+    };
+    let known: Vec<String> =
+        labels.map_or_else(Vec::new, |labels| labels.values.iter().map(|at| value(labels, *at)).collect());
+    let is_known = |word: &String| known.contains(word);
+    if words.iter().all(is_known) {
+        return known;
+    }
+    let mut classes: Vec<String> = Vec::new();
+    words.iter().for_each(|word| {
+        if !classes.contains(word) {
+            classes.push(word.clone())
+        }
+    });
+    classes
+}
+
+/// How many values of the score each row has, and the words of the label; not ours when a row's answer is not its own.
+fn check_rows(graph: &Graph) -> Result<(usize, Arc<[String]>)> {
+    let slots: Vec<usize> = graph.score.into_iter().chain(graph.label).collect();
+    match graph.pipeline.follow(&slots)? {
+        Followed::Apart { widths, texts } if widths[0] > 0 => Ok((widths[0], texts[slots.len() - 1].clone())),
+        Followed::Apart { .. } => Err(Error::invalid("the graph makes nothing of a row")),
+        Followed::OnlyOne => Err(unsupported("a graph for a fixed number of rows".to_owned(), "")),
+        Followed::Meet(Some(step)) => {
+            let step = &graph.pipeline.steps[step];
+            Err(unsupported(format!("{} across rows", step.operation), &step.node))
+        }
+        Followed::Meet(None) => Err(unsupported("an output that is not one part for each row".to_owned(), "")),
     }
 }

@@ -1,21 +1,17 @@
 //! Which of ONNX's operations are ours, and what their attributes mean.
 //!
-//! Owns one arm for each operation; definitions are those of the ONNX and ONNX-ML operator documents. Operations that would
-//! mix rows are refused, as rows are computed in tiles. Bounded by and fails as the module above.
-
-use std::sync::Arc;
+//! Owns one arm for each operation; definitions are those of the ONNX and ONNX-ML operator documents. Bounded by and fails as
+//! the module above.
 
 use mainstay_base::{Error, Result};
 
+use super::encoders::{class_maps, imputer, label_map};
 use super::proto::{Node, kind_of, shown};
-use super::trees::{Weights, link_of, parallel_lists, version_5};
+use super::trees::link_of;
 use super::{Builder, unsupported};
 use crate::import::limits::Limits;
-use crate::layout::Layout;
 use crate::link::Link;
-use crate::pipeline::{
-    Binary, BinaryCase, Classify, Ensemble, Keys, Kind, Linear, Map, Norm, OneHot, Op, Reduce, Tensor, Unary,
-};
+use crate::pipeline::{Binary, BinaryCase, Classify, Cut, Kind, Linear, Norm, OneHot, Op, Reduce, Tensor, Unary};
 
 impl<'a> Builder<'a> {
     /// Add what one node does.
@@ -37,6 +33,8 @@ impl<'a> Builder<'a> {
             "TreeEnsembleRegressor" if is_ml => return self.tree_regressor(node),
             "TreeEnsemble" if is_ml => return self.tree_ensemble(node),
             "LinearClassifier" if is_ml => return self.linear_classifier(node),
+            "SVMClassifier" if is_ml => return self.svm_classifier(node),
+            "SVMRegressor" if is_ml => return self.svm_regressor(node),
             "Constant" => return self.constant_node(node),
             _ => {}
         }
@@ -44,7 +42,8 @@ impl<'a> Builder<'a> {
         let op = op.ok_or_else(|| unsupported(shown(node.operation), node.name))?;
         // Parameters that are inputs are in the operation already.
         let reads = match op {
-            Op::Reshape(_) | Op::Unsqueeze(_) | Op::Squeeze(_) | Op::Reduce { .. } => 1,
+            Op::Reshape(_) | Op::Unsqueeze(_) | Op::Squeeze(_) | Op::Reduce { .. } | Op::Slice(_) => 1,
+            Op::Split { .. } | Op::Clip(..) | Op::CumSum { .. } | Op::TopK { .. } | Op::Identity => 1,
             _ => node.inputs.len(),
         };
         let inputs: Vec<usize> =
@@ -52,13 +51,12 @@ impl<'a> Builder<'a> {
         if inputs.is_empty() {
             return Err(Error::invalid("it has no input"));
         }
-        if mixes_rows(&op) && inputs.iter().any(|slot| !self.is_constant[*slot]) {
-            return Err(unsupported(format!("{} across rows", node.operation), node.name));
-        }
         if let ("ZipMap", Some(labels)) = (node.operation, class_labels(node)?) {
             self.labels.get_or_insert(labels);
         }
-        self.step(node, op, inputs, output(node)?).map(|_| ())
+        output(node)?;
+        let outputs = node.outputs.iter().map(|name| self.define(name)).collect::<Result<Vec<usize>>>()?;
+        self.push(node, op, inputs, outputs)
     }
 
     fn constant_node(&mut self, node: &Node<'a>) -> Result<()> {
@@ -75,7 +73,7 @@ impl<'a> Builder<'a> {
         } else {
             return Err(unsupported("Constant of another kind".to_owned(), node.name));
         };
-        let slot = self.define(output(node)?, true)?;
+        let slot = self.define(output(node)?)?;
         self.constants.insert(slot, tensor);
         Ok(())
     }
@@ -86,6 +84,48 @@ impl<'a> Builder<'a> {
             Some(tensor) => Ok(tensor.values.iter().map(|value| *value as i64).collect()),
             None => node.integers(attribute),
         }
+    }
+
+    /// One integer that is an input since some version, and was an attribute before.
+    fn integer(&self, node: &Node<'a>, at: usize, attribute: &str) -> Result<i64> {
+        let found = match self.constant(node, at)? {
+            Some(tensor) => tensor.values.first().map(|value| *value as i64),
+            None => node.integer(attribute)?,
+        };
+        found.ok_or_else(|| Error::invalid(format!("it has no `{attribute}`")))
+    }
+
+    fn reshape(&self, node: &Node<'a>) -> Result<Op> {
+        if node.integer("allowzero")?.unwrap_or(0) != 0 {
+            return Err(unsupported("Reshape with sizes of 0".to_owned(), node.name));
+        }
+        let is_computed = node.inputs.get(1).is_some_and(|name| !self.constants.contains_key(&self.slots[name]));
+        Ok(if is_computed { Op::ReshapeTo } else { Op::Reshape(self.integers(node, 1, "shape")?) })
+    }
+
+    /// Slice's lists of starts, ends, dimensions and steps, of one length where they are there.
+    fn cuts(&self, node: &Node<'a>) -> Result<Vec<Cut>> {
+        let (starts, ends) = (self.integers(node, 1, "starts")?, self.integers(node, 2, "ends")?);
+        let (axes, steps) = (self.integers(node, 3, "axes")?, self.integers(node, 4, "steps")?);
+        let axes = if axes.is_empty() { (0..starts.len() as i64).collect() } else { axes };
+        let steps = if steps.is_empty() { vec![1; starts.len()] } else { steps };
+        if [ends.len(), axes.len(), steps.len()] != [starts.len(); 3] || steps.contains(&0) || starts.len() > 8 {
+            let counts = [starts.len(), ends.len(), axes.len(), steps.len()];
+            return Err(Error::invalid(format!(
+                "{counts:?} starts, ends, dimensions and steps; as many of each, at most 8, and no step of 0"
+            )));
+        }
+        let cut = |at: usize| Cut { axis: axes[at], start: starts[at], end: ends[at], step: steps[at] };
+        Ok((0..starts.len()).map(cut).collect())
+    }
+
+    /// Limits were attributes before they were inputs.
+    fn clip(&self, node: &Node<'a>) -> Result<Op> {
+        let limit = |at: usize, attribute: &str, otherwise: f64| match self.constant(node, at)? {
+            Some(tensor) => Ok::<f64, Error>(tensor.values.first().copied().unwrap_or(otherwise)),
+            None => Ok(node.float(attribute)?.unwrap_or(otherwise)),
+        };
+        Ok(Op::Clip(limit(1, "min", f64::NEG_INFINITY)?, limit(2, "max", f64::INFINITY)?))
     }
 
     fn op(&self, node: &Node<'a>) -> Result<Option<Op>> {
@@ -99,8 +139,8 @@ impl<'a> Builder<'a> {
         }
         if let Some(how) = reduce_of(node.operation) {
             let axes = self.integers(node, 1, "axes")?;
-            if axes.is_empty() {
-                return Ok(None);
+            if axes.is_empty() && node.integer("noop_with_empty_axes")?.unwrap_or(0) != 0 {
+                return Ok(Some(Op::Identity));
             }
             return Ok(Some(Op::Reduce { how, axes, keeps: keeps()? }));
         }
@@ -110,17 +150,39 @@ impl<'a> Builder<'a> {
                 let to = node.integer("to")?.unwrap_or(0);
                 Op::Cast(kind_of(to).ok_or_else(|| Error::invalid(format!("element type {to} is not supported")))?)
             }
-            "Reshape" => Op::Reshape(self.integers(node, 1, "shape")?),
+            "Reshape" => self.reshape(node)?,
+            "Shape" if !node.has("start") && !node.has("end") => Op::Shape,
+            "ConstantOfShape" => Op::Fill(filling(node)?),
+            "Slice" => Op::Slice(self.cuts(node)?),
+            "Split" => Op::Split {
+                axis: axis(0)?,
+                sizes: sizes(&self.integers(node, 1, "split")?)?,
+                parts: node.outputs.len(),
+            },
+            "Clip" => self.clip(node)?,
+            "CumSum" => Op::CumSum {
+                axis: self.integer(node, 1, "axis")?,
+                is_exclusive: node.integer("exclusive")?.unwrap_or(0) != 0,
+                is_reverse: node.integer("reverse")?.unwrap_or(0) != 0,
+            },
+            "TopK" => Op::TopK {
+                axis: axis(-1)?,
+                count: sizes(&[self.integer(node, 1, "k")?])?[0],
+                is_largest: node.integer("largest")?.unwrap_or(1) != 0,
+            },
             "Flatten" => Op::Flatten(usize::try_from(axis(1)?).unwrap_or(usize::MAX)),
             "Unsqueeze" => Op::Unsqueeze(self.integers(node, 1, "axes")?),
             "Squeeze" => Op::Squeeze(self.integers(node, 1, "axes")?),
             "Concat" => Op::Concat(axis(1)?),
             "Gather" => Op::Gather(axis(0)?),
+            "GatherElements" => Op::Take(axis(0)?),
             "Transpose" => {
                 let order = node.integers("perm")?.into_iter().map(usize::try_from).collect();
                 Op::Transpose(std::result::Result::ok(order).ok_or_else(|| Error::invalid("`perm` is negative"))?)
             }
-            "ArgMax" | "ArgMin" => Op::ArgMax { axis: axis(0)?, keeps: keeps()?, is_max: node.operation == "ArgMax" },
+            "ArgMax" | "ArgMin" if node.integer("select_last_index")?.unwrap_or(0) == 0 => {
+                Op::ArgMax { axis: axis(0)?, keeps: keeps()?, is_max: node.operation == "ArgMax" }
+            }
             "Softmax" => Op::Softmax(axis(if self.opset < 13 { 1 } else { -1 })?),
             "Where" => Op::Where,
             "MatMul" => Op::Gemm { transposes: false, alpha: 1.0, beta: 1.0 },
@@ -155,7 +217,9 @@ impl<'a> Builder<'a> {
                 let texts: Vec<String> = node.texts("cats_strings")?.into_iter().map(str::to_owned).collect();
                 Op::OneHot(OneHot { numbers, texts, zeros: node.integer("zeros")?.unwrap_or(1) != 0 })
             }
+            "LabelEncoder" if node.has("classes_strings") => class_maps(node, "classes_strings")?,
             "LabelEncoder" => Op::Map(label_map(node)?),
+            "CategoryMapper" => class_maps(node, "cats_strings")?,
             "FeatureVectorizer" => Op::Join,
             "LinearRegressor" => {
                 let targets = usize::try_from(node.integer("targets")?.unwrap_or(1)).unwrap_or(0);
@@ -193,114 +257,65 @@ impl<'a> Builder<'a> {
         let linear = self.linear(node, if outputs == 0 { classes } else { outputs }, Link::Identity)?;
         let input = self.input(node)?;
         let raw = self.step(node, Op::Linear(linear), vec![input], "")?;
-        self.classify(node, raw, Classify { link: post_transform(node)?, labels, binary })
+        self.classify(node, raw, Classify { link: post_transform(node)?, labels, binary, is_silent: Vec::new() })
     }
 
-    fn input(&self, node: &Node<'a>) -> Result<usize> {
+    pub(super) fn input(&self, node: &Node<'a>) -> Result<usize> {
         let name = node.inputs.first().filter(|name| !name.is_empty());
         name.map(|name| self.slots[name]).ok_or_else(|| Error::invalid("it has no input"))
     }
 
-    fn classify(&mut self, node: &Node<'a>, raw: usize, classify: Classify) -> Result<()> {
+    pub(super) fn classify(&mut self, node: &Node<'a>, raw: usize, classify: Classify) -> Result<()> {
         self.labels = Some(classify.labels.clone());
-        let label = self.define(node.outputs.first().copied().unwrap_or(""), false)?;
-        let scores = self.define(node.outputs.get(1).copied().unwrap_or(""), false)?;
-        self.push(node, Op::Classify(classify), vec![raw], vec![label, scores]);
-        Ok(())
+        let outputs = self.label_and_scores(node)?;
+        self.push(node, Op::Classify(classify), vec![raw], outputs)
     }
 
-    fn tree_classifier(&mut self, node: &Node<'a>) -> Result<()> {
-        let labels = class_labels(node)?.ok_or_else(|| Error::invalid("it has no class labels"))?;
-        let classes = labels.values.len();
-        Limits::check("classes", classes, self.limits.classes)?;
-        let mut weights = Weights::read(node, "class")?;
-        let (base, _) = node.reals("base_values")?;
-        let first = weights.outputs.first().copied();
-        let is_binary = classes == 2 && weights.outputs.iter().all(|output| Some(*output) == first);
-        let binary = match (is_binary, weights.weights.iter().all(|weight| *weight >= 0.0)) {
-            (false, _) => BinaryCase::No,
-            (true, true) => BinaryCase::Probability,
-            (true, false) => BinaryCase::Margin,
-        };
-        if is_binary {
-            weights.outputs.iter_mut().for_each(|output| *output = 0);
-        }
-        let outputs = if is_binary { 1 } else { classes };
-        let forest = self.forest(node, &weights, outputs, base)?;
-        let input = self.input(node)?;
-        let raw = self.step(node, forest, vec![input], "")?;
-        self.classify(node, raw, Classify { link: post_transform(node)?, labels, binary })
-    }
-
-    fn tree_regressor(&mut self, node: &Node<'a>) -> Result<()> {
-        let targets = usize::try_from(node.integer("n_targets")?.unwrap_or(1)).unwrap_or(0);
-        Limits::check("targets", targets, self.limits.classes)?;
-        let (weights, (base, _)) = (Weights::read(node, "target")?, node.reals("base_values")?);
-        let forest = self.forest(node, &weights, targets, base)?;
-        self.regress(node, forest, post_transform(node)?)
-    }
-
-    fn regress(&mut self, node: &Node<'a>, forest: Op, link: Link) -> Result<()> {
-        let (input, output) = (self.input(node)?, output(node)?);
-        if link == Link::Identity {
-            return self.step(node, forest, vec![input], output).map(|_| ());
-        }
-        let raw = self.step(node, forest, vec![input], "")?;
-        self.step(node, Op::Apply(link), vec![raw], output).map(|_| ())
-    }
-
-    fn forest(&self, node: &Node<'a>, weights: &Weights, outputs: usize, base: Vec<f64>) -> Result<Op> {
-        let base = match base.len() {
-            0 => vec![0.0; outputs],
-            given if given == outputs => base,
-            given => return Err(Error::invalid(format!("{given} base values for {outputs} outputs"))),
-        };
-        let features = self.row_width(node, &node.integers("nodes_featureids")?);
-        let forest = parallel_lists(node, weights, outputs, base, features, self.limits)?;
-        Ok(ensemble(forest))
-    }
-
-    /// How many features trees may ask for: the width of their rows, or what they ask for where that is not known yet.
-    fn row_width(&self, node: &Node<'a>, asked: &[i64]) -> usize {
-        let most = asked.iter().copied().max().unwrap_or(0).clamp(0, self.limits.features as i64 - 1);
-        self.width(node).unwrap_or(most as usize + 1)
-    }
-
-    fn tree_ensemble(&mut self, node: &Node<'a>) -> Result<()> {
-        let features = self.row_width(node, &node.integers("nodes_featureids")?);
-        let (forest, link) = version_5(node, features, self.limits)?;
-        self.regress(node, ensemble(forest), link)
+    pub(super) fn label_and_scores(&mut self, node: &Node<'a>) -> Result<Vec<usize>> {
+        let name = |at: usize| node.outputs.get(at).copied().unwrap_or("");
+        Ok(vec![self.define(name(0))?, self.define(name(1))?])
     }
 }
 
-fn ensemble(forest: crate::forest::Forest) -> Op {
-    Op::Ensemble(Arc::new(Ensemble { layout: Layout::new(&forest), forest }))
-}
-
-fn output<'a>(node: &Node<'a>) -> Result<&'a str> {
+pub(super) fn output<'a>(node: &Node<'a>) -> Result<&'a str> {
     node.outputs.first().copied().ok_or_else(|| Error::invalid("it has no output"))
 }
 
-fn vector(kind: Kind, values: Vec<f64>) -> Tensor {
+/// Counts of a file.
+fn sizes(integers: &[i64]) -> Result<Vec<usize>> {
+    let size = |size: &i64| usize::try_from(*size).map_err(|_| Error::invalid(format!("a size is {size}")));
+    integers.iter().map(size).collect()
+}
+
+/// The one value that a tensor is filled with; zero when none is given.
+fn filling(node: &Node<'_>) -> Result<Tensor> {
+    let value = node.tensor("value")?.unwrap_or_else(|| vector(Kind::F32, vec![0.0]));
+    match value.values.len() == 1 && value.kind != Kind::Text {
+        true => Ok(value),
+        false => Err(Error::invalid(format!("`value` has the shape {:?}; one number is expected", value.shape))),
+    }
+}
+
+pub(super) fn vector(kind: Kind, values: Vec<f64>) -> Tensor {
     Tensor::new(vec![values.len()], kind, values)
 }
 
-fn text_vector(texts: Vec<&str>) -> Tensor {
+pub(super) fn text_vector(texts: Vec<&str>) -> Tensor {
     let mut tensor = vector(Kind::Text, (0..texts.len()).map(|at| at as f64).collect());
     tensor.texts = texts.into_iter().map(str::to_owned).collect();
     tensor
 }
 
-fn integer_vector(integers: Vec<i64>) -> Tensor {
+pub(super) fn integer_vector(integers: Vec<i64>) -> Tensor {
     vector(Kind::Integer, integers.into_iter().map(|value| value as f64).collect())
 }
 
-fn post_transform(node: &Node<'_>) -> Result<Link> {
+pub(super) fn post_transform(node: &Node<'_>) -> Result<Link> {
     link_of(node.text("post_transform")?.unwrap_or("NONE"))
 }
 
 /// Labels of a classifier or ZipMap, whichever kind they are.
-fn class_labels(node: &Node<'_>) -> Result<Option<Tensor>> {
+pub(super) fn class_labels(node: &Node<'_>) -> Result<Option<Tensor>> {
     for name in ["classlabels_int64s", "classlabels_ints"] {
         let integers = node.integers(name)?;
         if !integers.is_empty() {
@@ -309,16 +324,6 @@ fn class_labels(node: &Node<'_>) -> Result<Option<Tensor>> {
     }
     let texts = node.texts("classlabels_strings")?;
     Ok((!texts.is_empty()).then(|| text_vector(texts)))
-}
-
-/// Whether an operation's answer for a row would depend on other rows.
-fn mixes_rows(op: &Op) -> bool {
-    match op {
-        Op::Concat(axis) | Op::Softmax(axis) | Op::ArgMax { axis, .. } => *axis == 0,
-        Op::Reduce { axes, .. } => axes.contains(&0),
-        Op::Transpose(order) => order.first() != Some(&0),
-        _ => false,
-    }
 }
 
 fn unary_of(operation: &str) -> Option<Unary> {
@@ -337,6 +342,8 @@ fn unary_of(operation: &str) -> Option<Unary> {
         "Reciprocal" => Unary::Reciprocal,
         "IsNaN" => Unary::IsNan,
         "Sign" => Unary::Sign,
+        "Round" => Unary::Round,
+        "Softplus" => Unary::Softplus,
         _ => return None,
     })
 }
@@ -357,6 +364,7 @@ fn binary_of(operation: &str) -> Option<Binary> {
         "Equal" => Binary::Equal,
         "And" => Binary::And,
         "Or" => Binary::Or,
+        "Xor" => Binary::Xor,
         _ => return None,
     })
 }
@@ -370,66 +378,9 @@ fn reduce_of(operation: &str) -> Option<Reduce> {
         "ReduceSumSquare" => Reduce::SumSquare,
         "ReduceL1" => Reduce::L1,
         "ReduceL2" => Reduce::L2,
+        "ReduceProd" => Reduce::Prod,
+        "ReduceLogSum" => Reduce::LogSum,
+        "ReduceLogSumExp" => Reduce::LogSumExp,
         _ => return None,
     })
-}
-
-fn imputer(node: &Node<'_>) -> Result<Op> {
-    let floats = node.floats("imputed_value_floats")?;
-    let (replaced, by) = match floats.is_empty() {
-        false => (node.float("replaced_value_float")?.unwrap_or(0.0), floats),
-        true => {
-            let by = node.integers("imputed_value_int64s")?.into_iter().map(|value| value as f64).collect();
-            (node.integer("replaced_value_int64")?.unwrap_or(0) as f64, by)
-        }
-    };
-    match by.is_empty() {
-        true => Err(Error::invalid("it has no values to put in")),
-        false => Ok(Op::Impute { replaced, by }),
-    }
-}
-
-/// `keys_*` to `values_*`, and `default_*`; the first version maps between integers and `classes_strings`.
-fn label_map(node: &Node<'_>) -> Result<Map> {
-    let side = |prefix: &str| -> Result<Option<Tensor>> {
-        if let Some(tensor) = node.tensor(&format!("{prefix}_tensor"))? {
-            return Ok(Some(tensor));
-        }
-        let integers = node.integers(&format!("{prefix}_int64s"))?;
-        if !integers.is_empty() {
-            return Ok(Some(integer_vector(integers)));
-        }
-        let floats = node.floats(&format!("{prefix}_floats"))?;
-        if !floats.is_empty() {
-            return Ok(Some(vector(Kind::F32, floats)));
-        }
-        let texts = node.texts(&format!("{prefix}_strings"))?;
-        Ok((!texts.is_empty()).then(|| text_vector(texts)))
-    };
-    let needed = |prefix: &str| side(prefix)?.ok_or_else(|| Error::invalid(format!("it has no `{prefix}_*`")));
-    let (keys, values) = (needed("keys")?, needed("values")?);
-    if keys.values.len() != values.values.len() {
-        return Err(Error::invalid(format!("{} keys for {} values", keys.values.len(), values.values.len())));
-    }
-    let otherwise = match (node.tensor("default_tensor")?, values.kind) {
-        (Some(tensor), _) if tensor.values.len() == 1 && tensor.kind == values.kind => tensor,
-        (_, Kind::Text) => text_vector(vec![node.text("default_string")?.unwrap_or("_Unused")]),
-        (_, Kind::Integer) => vector(Kind::Integer, vec![node.integer("default_int64")?.unwrap_or(-1) as f64]),
-        (_, kind) => vector(kind, vec![node.float("default_float")?.unwrap_or(-0.0)]),
-    };
-    let keys = match keys.kind {
-        Kind::Text => {
-            let mut texts: Vec<(String, usize)> = keys.texts.iter().cloned().zip(0..).collect();
-            texts.sort();
-            Keys::Texts(texts)
-        }
-        _ => {
-            let nan = keys.values.iter().position(|key| key.is_nan());
-            let numbers = keys.values.iter().map(|key| key + 0.0).zip(0..).filter(|(key, _)| !key.is_nan());
-            let mut numbers: Vec<(f64, usize)> = numbers.collect();
-            numbers.sort_by(|a, b| a.0.total_cmp(&b.0));
-            Keys::Numbers(numbers, nan)
-        }
-    };
-    Ok(Map { keys, values, otherwise })
 }

@@ -2,7 +2,8 @@
 //! TreeEnsemble of version 5.
 //!
 //! Owns how their parallel lists become a forest. Values are compared and added in `f32` unless the file says double, as
-//! onnxruntime does. `BRANCH_MEMBER` is read for sets of small integers; it looks at a value's integer part.
+//! onnxruntime does. `BRANCH_MEMBER` asks whether a value is a number of the set, whole or not, as the operator's document
+//! has it; onnxruntime, whose answers are ours elsewhere, looks at the integer part alone where it packs a set into bits.
 //!
 //! Bounded by: [`Limits`]; lists must agree in length. On failure: `invalid` names the list, the tree and the node.
 
@@ -11,10 +12,11 @@ use std::collections::HashMap;
 use mainstay_base::{Error, Result};
 
 use super::proto::{Node as Operation, shown};
-use crate::forest::{Forest, Join, LeafOutput, Missing, Split, Test, Tree};
+use crate::forest::{Forest, Join, LeafOutput, Missing, Node, Split, Test, Tree};
 use crate::import::assemble::{Raw, assemble};
 use crate::import::limits::Limits;
 use crate::link::Link;
+use crate::pipeline::{Kind, Tensor};
 
 /// `post_transform`.
 pub(super) fn link_of(name: &str) -> Result<Link> {
@@ -64,6 +66,18 @@ impl Weights {
         };
         let (trees, nodes, outputs) = (list("treeids")?, list("nodeids")?, list("ids")?);
         Ok(Weights { trees, nodes, outputs, weights, is_double })
+    }
+
+    pub fn has_negative(&self) -> bool {
+        self.weights.iter().any(|weight| *weight < 0.0)
+    }
+
+    /// Leave out all but those of one output.
+    pub fn keep(&mut self, output: i64) {
+        let kept: Vec<usize> = (0..self.weights.len()).filter(|at| self.outputs[*at] == output).collect();
+        let of = |list: &[i64]| kept.iter().map(|at| list[*at]).collect();
+        (self.trees, self.nodes, self.outputs) = (of(&self.trees), of(&self.nodes), of(&self.outputs));
+        self.weights = kept.iter().map(|at| self.weights[*at]).collect();
     }
 }
 
@@ -133,6 +147,46 @@ pub(super) fn parallel_lists(
         forest.trees.push(tree.map_err(|error| error.context(format_args!("tree {number}")))?);
     }
     Forest::new(forest)
+}
+
+/// Whether rows get something for an output.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Adds {
+    /// No leaf adds to it.
+    Never,
+    /// That depends on the row.
+    Sometimes,
+    /// Some tree adds to it in every leaf.
+    Always,
+}
+
+/// The same for every output of a forest.
+pub(super) fn adds(forest: &Forest) -> Vec<Adds> {
+    let outputs = forest.outputs as usize;
+    let (mut found, mut leaf) = (vec![Adds::Never; outputs], 0_u64);
+    // By output: the leaf that was met last, and leaves of this tree.
+    let (mut last, mut counts) = (vec![0; outputs], vec![0_u64; outputs]);
+    for tree in &forest.trees {
+        let (before, mut touched) = (leaf, Vec::new());
+        for (node, at) in tree.nodes.iter().zip(0..) {
+            let Node::Leaf { .. } = node else { continue };
+            leaf += 1;
+            for output in tree.additions(at).iter().map(|addition| addition.output as usize) {
+                // A leaf may add to an output twice.
+                if std::mem::replace(&mut last[output], leaf) != leaf {
+                    if counts[output] == 0 {
+                        touched.push(output);
+                    }
+                    counts[output] += 1;
+                }
+            }
+        }
+        for output in touched {
+            let is_all = std::mem::take(&mut counts[output]) == leaf - before;
+            found[output] = found[output].max(if is_all { Adds::Always } else { Adds::Sometimes });
+        }
+    }
+    found
 }
 
 fn empty_forest(outputs: usize, base: Vec<f64>, features: usize, is_double: bool) -> Forest {
@@ -301,15 +355,14 @@ pub(super) fn version_5(operation: &Operation<'_>, features: usize, limits: &Lim
     })?;
     let roots = operation.integers("tree_roots")?;
     Limits::check("trees", roots.len(), limits.trees)?;
-    let mut nodes_left = limits.nodes;
+    // Trees may share a root, and each has its own copy of the sets under it.
+    let (mut nodes_left, mut members_left) = (limits.nodes, limits.nodes);
     for root in roots {
-        let tree = five.tree(root, &mut nodes_left, limits);
+        let tree = five.tree(root, &mut nodes_left, &mut members_left, limits);
         forest.trees.push(tree.map_err(|error| error.context(format_args!("the tree at root {root}")))?);
     }
     Ok((Forest::new(forest)?, link))
 }
-
-use crate::pipeline::{Kind, Tensor};
 
 /// The lists of version 5: nodes are places, leaves have lists of their own.
 struct Five<'a> {
@@ -324,34 +377,34 @@ struct Five<'a> {
     leaf_weights: &'a [f64],
     leaf_outputs: Vec<i64>,
     /// By node.
-    sets: HashMap<u32, Vec<u32>>,
+    sets: HashMap<u32, Vec<f64>>,
 }
 
-/// One set for each node of mode `BRANCH_MEMBER`, in order; NaN ends each.
-fn member_sets(values: Option<Tensor>, modes: &[f64]) -> Result<HashMap<u32, Vec<u32>>> {
+/// One set for each node of mode `BRANCH_MEMBER`, in order, its numbers ascending; NaN ends each.
+fn member_sets(values: Option<Tensor>, modes: &[f64]) -> Result<HashMap<u32, Vec<f64>>> {
     let values = values.map(|tensor| tensor.values).unwrap_or_default();
     let mut sets = values.split(|value| value.is_nan());
     let mut found = HashMap::new();
     for node in modes.iter().zip(0_u32..).filter(|(mode, _)| **mode == 6.0).map(|(_, node)| node) {
         let set = sets.next().filter(|set| !set.is_empty());
         let set = set.ok_or_else(|| Error::invalid(format!("`membership_values` has no set for node {node}")))?;
-        let codes = set.iter().map(|value| crate::import::assemble::index("a member", *value));
-        let mut codes: Vec<u32> = codes.collect::<Result<_>>()?;
-        codes.sort_unstable();
-        codes.dedup();
-        found.insert(node, codes);
+        let mut numbers = set.to_vec();
+        numbers.sort_unstable_by(f64::total_cmp);
+        // Both zeros are one number.
+        numbers.dedup();
+        found.insert(node, numbers);
     }
     Ok(found)
 }
 
 impl Five<'_> {
-    fn tree(&self, root: i64, nodes_left: &mut usize, limits: &Limits) -> Result<Tree> {
+    fn tree(&self, root: i64, nodes_left: &mut usize, members_left: &mut usize, limits: &Limits) -> Result<Tree> {
         let count = self.features.len();
         let root = u32::try_from(root).ok().filter(|root| (*root as usize) < count);
         let root = root.ok_or_else(|| Error::invalid(format!("there are {count} nodes")))?;
         // Numbers are given out as nodes are met: a leaf may have several parents, and trees share the lists.
         let mut met: Vec<(i64, bool)> = vec![(i64::from(root), false)];
-        let mut sets = Vec::new();
+        let mut lists = Vec::new();
         let size = self.size(root, *nodes_left)?;
         *nodes_left -= size;
         let (mut tree, _) = assemble(0, size, Vec::new(), limits, |number| {
@@ -363,9 +416,9 @@ impl Five<'_> {
             let first = met.len() as u32;
             met.push((self.yes[at], self.yes_is_leaf[at] != 0));
             met.push((self.no[at], self.no_is_leaf[at] != 0));
-            self.split(at, first, first + 1, &mut sets)
+            self.split(at, first, first + 1, &mut lists, members_left)
         })?;
-        tree.sets = sets;
+        tree.lists = lists;
         Ok(tree)
     }
 
@@ -400,12 +453,14 @@ impl Five<'_> {
         Ok(Raw::Leaf { cover: 0.0, additions, line: None })
     }
 
-    fn split(&self, at: usize, yes: u32, no: u32, sets: &mut Vec<Vec<u32>>) -> Result<Raw> {
+    fn split(&self, at: usize, yes: u32, no: u32, lists: &mut Vec<Vec<f64>>, members_left: &mut usize) -> Result<Raw> {
         let feature = feature_index(self.features[at])?;
         let tracks = self.tracks[at] != 0;
         if let Some(set) = self.sets.get(&(at as u32)) {
-            sets.push(set.clone());
-            let test = Test::Member(sets.len() as u32 - 1);
+            Limits::check("members of sets", set.len(), *members_left)?;
+            *members_left -= set.len();
+            lists.push(set.clone());
+            let test = Test::OneOf(lists.len() as u32 - 1);
             let (missing, missing_is_yes) = (Missing::Nan, tracks);
             return Ok(Raw::Split(Split { feature, test, missing, missing_is_yes, yes, no, cover: 0.0 }));
         }
