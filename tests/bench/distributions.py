@@ -9,7 +9,6 @@ markers. Needs numpy, scipy, scikit-learn, fairlearn.
 import argparse
 import json
 import os
-import pathlib
 import subprocess
 import time
 import warnings
@@ -23,7 +22,8 @@ from fairlearn import metrics as fm
 from scipy import stats
 from sklearn import metrics as sm
 
-HERE = pathlib.Path(__file__).resolve().parent
+import tables
+
 WANTED = {"jeffreys": 5, "ks": 5, "auc": 5, "bootstrap auc 1000000": 20, "bootstrap auc 100000": 20, "group rates": 20,
           "group rates, crossed": 20}
 RESAMPLES = 100
@@ -95,7 +95,7 @@ def ours(example, millions):
     output = subprocess.run([example, str(millions), "--json"], check=True, capture_output=True, text=True).stdout
     for line in output.splitlines():
         entry = json.loads(line)
-        found[entry["what"], entry["threads"]] = entry["median_ms"]
+        found[entry["what"], entry["threads"]] = entry["median_ms"], entry["bytes"]
     return found
 
 
@@ -116,21 +116,17 @@ def main():
             seconds.append(time.perf_counter() - started)
         theirs[what] = sorted(seconds)[len(seconds) // 2] * factor * 1e3
     after = ours(options.example, options.millions)
-    lines = ["| statistic | peer, ms | one thread, ms | ratio | two threads, ms | ratio | wanted per core |",
-             "| --- | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    lines = ["| statistic | peer, ms | one thread, ms | ratio | its input read | two threads, ms | ratio | wanted per core |",
+             "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    millis = {key: (before[key][0] + after[key][0]) / 2 for key in before}
+    ms_a_byte = millis["read once", 1] / before["read once", 1][1]
     for what, peer in theirs.items():
-        cells = []
-        for threads in (1, 2):
-            millis = (before[what, threads] + after[what, threads]) / 2
-            cells.append(f"{millis:.1f} | {peer / millis:.1f}")
-        lines.append(f"| {what} | {peer:.0f} | {' | '.join(cells)} | {WANTED.get(what, '')} |")
-    table = "\n".join(lines)
-    print(table)
-    if options.write:
-        path = HERE.parent.parent / "docs" / "performance.md"
-        text = path.read_text()
-        begin, end = "<!-- statistics: begin -->", "<!-- statistics: end -->"
-        path.write_text(text[:text.index(begin) + len(begin)] + "\n" + table + "\n" + text[text.index(end):])
+        one, two = millis[what, 1], millis[what, 2]
+        reads = one / (before[what, 1][1] * ms_a_byte)
+        lines.append(f"| {what} | {peer:,.0f} | {one:.1f} | {peer / one:.1f}× | {reads:.1f} times | {two:.1f} | "
+                     f"{peer / two:.1f}× | {WANTED.get(what, '')} |")
+    lines.append(f"| reading {before['read once', 1][1] / 1e6:.0f} MB once | | {millis['read once', 1]:.1f} | | | {millis['read once', 2]:.1f} | | |")
+    tables.show("statistics", lines, options.write)
 
 
 if __name__ == "__main__":

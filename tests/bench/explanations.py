@@ -21,6 +21,8 @@ import shap
 import xgboost
 from sklearn.ensemble import GradientBoostingRegressor
 
+import tables
+
 HERE = pathlib.Path(__file__).resolve().parent
 FEATURES, TREES, ROWS, BACKGROUND, WANTED = 30, 300, 4096, 100, 5
 
@@ -46,16 +48,9 @@ def main():
         ):
             with tempfile.TemporaryDirectory(prefix="shap-") as folder:
                 lines.append(measure(name, depth, *prepare(rows, goal, depth, pathlib.Path(folder)), count, rows, folder, options))
-                print(lines[-1], flush=True)
-    table = "\n".join([
+    tables.show("explanations", [
         "| 300 trees, 30 features, a row on one thread | peer | batch 4,096 | batch 256 | batch 1 | ratio | wanted | prepared once | greatest difference |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *lines])
-    print(table)
-    if options.write:
-        path = HERE.parent.parent / "docs" / "performance.md"
-        text = path.read_text()
-        begin, end = "<!-- shap: begin -->", "<!-- shap: end -->"
-        path.write_text(text[:text.index(begin) + len(begin)] + "\n" + table + "\n" + text[text.index(end):])
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |", *lines], options.write)
 
 
 def measure(name, depth, model, explain, background, count, rows, folder, options):

@@ -20,6 +20,8 @@ import time
 
 import httpx
 
+import tables
+
 HERE = pathlib.Path(__file__).resolve().parent
 CLIENTS = 8
 LOADS = [  # kind, seconds for the peer, seconds for us, wanted ratio of throughput
@@ -44,13 +46,7 @@ def main():
         for name, start in (("peer", start_peer), ("mainstay", start_mainstay)):
             if options.only in (None, name):
                 results[name] = measure(name, start, pathlib.Path(folder) / name, options)
-    table = render(results)
-    print(table)
-    if options.write:
-        path = HERE.parent.parent / "docs" / "performance.md"
-        text = path.read_text()
-        begin, end = "<!-- tracking: begin -->", "<!-- tracking: end -->"
-        path.write_text(text[:text.index(begin) + len(begin)] + "\n" + table + "\n" + text[text.index(end):])
+    tables.show("tracking", render(results), options.write)
 
 
 def start_peer(folder, port, options):
@@ -214,7 +210,7 @@ def render(results):
                                      ("ready_s", "start to ready", "≥ 20×", "s")):
         a, b = peer.get(key), own.get(key)
         row(label, a, b, a / b if a and b else None, wanted, unit)
-    return "\n".join(rows)
+    return rows
 
 
 def number(value):

@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["mainstay-base"],
     &["mainstay-log", "mainstay-arrays", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
     &["mainstay-store", "mainstay-statistics", "mainstay-models"],
-    &["mainstay-directory", "mainstay-kernels"],
+    &["mainstay-directory", "mainstay-networks", "mainstay-kernels"],
     &["mainstay-interfaces"],
     &["mainstay-gateway"],
     &["mainstay"],
@@ -24,6 +24,7 @@ const MECHANISMS: &[&str] = &[
     "mainstay-arrays",
     "mainstay-statistics",
     "mainstay-models",
+    "mainstay-networks",
     "mainstay-kernels",
 ];
 /// What runs components. Knows nothing of mechanisms.
@@ -36,6 +37,8 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("wasmtime", &["mainstay-runtime", "mainstay-bindings", "mainstay-interfaces"]),
     ("sled", &["mainstay-store"]),
     ("redb", &["mainstay-store"]),
+    ("rten", &["mainstay-networks"]),
+    ("ort", &["mainstay-networks"]),
     ("tonic", &["mainstay-gateway"]),
     ("axum", &["mainstay-gateway"]),
 ];

@@ -9,7 +9,7 @@ use std::process::Command;
 /// Build, start, tell, and say where to look.
 pub fn run(place: &Place, allow_rustup: bool, keep: bool) -> Result<()> {
     let binary = crate::build(place, allow_rustup, false)?;
-    let python = python::environment(place)?;
+    let python = python::environment(place, "tests/conformance/requirements.txt")?;
     let folder = tempfile::Builder::new().prefix("mainstay-demo-").tempdir()?;
     say::step("Starting a server on a fresh folder");
     let server = Server::start(&binary, folder.path())?;

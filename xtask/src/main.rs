@@ -5,6 +5,7 @@
 //! asked for a target unless the user said so. On failure: the step that failed, its output, and what to do; exit status 1.
 #![forbid(unsafe_code)]
 
+mod bench;
 mod cargo;
 mod demo;
 mod fuzz;
@@ -54,15 +55,8 @@ enum Task {
     Build(BuildArgs),
     /// Build and pack the plugins into registry-data/packages.
     Plugins,
-    /// Measure the rooms, then tracking beside the upstream server; what follows `--` goes to tests/bench/tracking.py, alone.
-    Bench {
-        /// Build with the release profile first (slow the first time), and measure that.
-        #[arg(long)]
-        release: bool,
-        /// Passed on.
-        #[arg(last = true)]
-        arguments: Vec<String>,
-    },
+    /// Measure the rooms, and the house beside its peers.
+    Bench(bench::BenchArgs),
     /// Hostile bytes for every importer, guided by coverage.
     Fuzz {
         /// How long for each target, in seconds.
@@ -125,7 +119,7 @@ fn run(line: &Line) -> Result<bool> {
         Task::Test { only } => test::run(&place, line.allow_rustup, *only),
         Task::Build(args) => build(&place, line.allow_rustup, args.release).map(|_| true),
         Task::Plugins => plugins::build(&place, line.allow_rustup).map(|_| true),
-        Task::Bench { release, arguments } => bench(&place, line.allow_rustup, *release, arguments).map(|()| true),
+        Task::Bench(args) => bench::run(&place, line.allow_rustup, args).map(|()| true),
         Task::Fuzz { seconds, target } => Ok(fuzz::run(&place, *seconds, target.as_deref())?.is_empty()),
         Task::ModelCases { dir, path: _ } => model_cases::run(dir),
         Task::Docs => docs(&place).map(|()| true),
@@ -147,35 +141,6 @@ fn build(place: &Place, allow_rustup: bool, release: bool) -> Result<std::path::
     let binary = place.target.join(if release { "release" } else { "debug" }).join("mainstay");
     say::done(&format!("the binary is {}", place.show(&binary)));
     Ok(binary)
-}
-
-fn bench(place: &Place, allow_rustup: bool, release: bool, arguments: &[String]) -> Result<()> {
-    wasm::need_debian_program("wrk", "wrk")?;
-    let binary = build(place, allow_rustup, release)?;
-    let python = python::environment(place)?;
-    if arguments.is_empty() {
-        rooms(place, release)?;
-    }
-    say::step("Measuring beside the upstream server");
-    let mut command = Command::new(python.program());
-    command.arg(place.root.join("tests/bench/tracking.py")).arg("--mainstay").arg(binary).args(arguments);
-    say::run(command.current_dir(&place.root))
-}
-
-/// What each room measures about itself, the peer beside it where there is one.
-const ROOM_MEASUREMENTS: [&str; 4] = ["boundary", "append_rate", "commit_rate", "select_rate"];
-
-fn rooms(place: &Place, release: bool) -> Result<()> {
-    let profile: &[&str] = if release { &["--release"] } else { &[] };
-    let build = ["build", "--workspace", "--quiet"].into_iter().chain(profile.iter().copied());
-    let examples = ROOM_MEASUREMENTS.iter().flat_map(|name| ["--example", name]);
-    say::run(cargo::command(place).args(build.chain(examples)))?;
-    for name in ROOM_MEASUREMENTS {
-        say::step(&format!("Measuring: {name}"));
-        let folder = place.target.join(if release { "release" } else { "debug" }).join("examples");
-        say::run(Command::new(folder.join(name)).current_dir(&place.root))?;
-    }
-    Ok(())
 }
 
 /// Every generated reference is held by a test whose name starts with `the_committed_`; with MAINSTAY_BLESS=1 it writes.

@@ -1,4 +1,4 @@
-//! The Python environment of the real client: pinned, created once, in the user's cache.
+//! Python environments, of the real client and of the peers of measurements: pinned, created once, in the user's cache.
 //!
 //! Owns its creation with `python3 -m venv` and pip. Named by what it is made from, so that another list of requirements or
 //! another Python is another environment. On failure: pip's output; a half-made environment is made again the next time.
@@ -24,9 +24,9 @@ impl Environment {
     }
 }
 
-/// The environment of `tests/conformance/requirements.txt`.
-pub fn environment(place: &Place) -> Result<Environment> {
-    let requirements = place.root.join("tests/conformance/requirements.txt");
+/// The environment of a file of requirements, by its path in the checkout.
+pub fn environment(place: &Place, requirements: &str) -> Result<Environment> {
+    let requirements = place.root.join(requirements);
     let text = fs::read_to_string(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
     let version =
         Command::new("python3").arg("-VV").output().context("starting python3; Python 3.10 or later is needed")?;

@@ -142,7 +142,7 @@ fn native_plugins(place: &Place, count: &mut Count) {
 fn conformance(place: &Place, count: &mut Count) -> Result<()> {
     say::step("Building the binary");
     say::run(cargo::command(place).args(["build", "--workspace", "--bin", "mainstay", "--quiet"]))?;
-    let python = python::environment(place)?;
+    let python = python::environment(place, "tests/conformance/requirements.txt")?;
     say::step("The real client against the real binary");
     let mut pytest = Command::new(python.program());
     pytest

@@ -23,9 +23,9 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use mainstay_base::{Clock, Error, Result};
-use mainstay_models::Output;
+use mainstay_models::{Output, import};
 
-pub use loaded::Loaded;
+pub use loaded::{Import, Loaded};
 pub use predict::HeldRows;
 pub use question::{Question, ROWS_MAX};
 
@@ -70,6 +70,7 @@ struct Inner {
     predict: Batcher<Predict>,
     explain: Batcher<Explain>,
     shelf: Shelf,
+    import: Box<Import>,
     /// Behind the batchers, which refuse what waits when it goes.
     _crew: Crew,
 }
@@ -98,6 +99,11 @@ fn policy(threads: usize, max_rows: usize) -> Policy {
 impl Kernels {
     /// Start the threads.
     pub fn start(options: &Options, clock: Arc<dyn Clock>) -> Result<Kernels> {
+        Kernels::start_with(options, clock, Box::new(import::import))
+    }
+
+    /// The same for models that come in by another importer.
+    pub fn start_with(options: &Options, clock: Arc<dyn Clock>, import: Box<Import>) -> Result<Kernels> {
         let crew = Crew::start(options.threads, clock)?;
         // Small enough that one caller's flood costs another a few milliseconds, large enough that a launch is worth it.
         let predict = Policy { max_delay: options.max_delay, ..policy(options.threads, 4_096) };
@@ -106,6 +112,7 @@ impl Kernels {
             predict: Batcher::new(Predict, predict, &crew)?,
             explain: Batcher::new(Explain, policy(options.threads, 1 << 20), &crew)?,
             shelf: Shelf::new(options.model_bytes),
+            import,
             _crew: crew,
         };
         Ok(Kernels { inner: Arc::new(inner) })
@@ -131,7 +138,7 @@ impl Kernels {
         if let Some(found) = self.find_model(digest) {
             return Ok(found);
         }
-        Ok(self.inner.shelf.keep(Loaded::from_bytes(digest, bytes)?))
+        Ok(self.inner.shelf.keep(Loaded::from_bytes_by(digest, bytes, &self.inner.import)?))
     }
 
     /// What each kernel has seen, by its name.

@@ -16,6 +16,9 @@ use parking_lot::Mutex;
 /// What a model takes in memory, in bytes for each byte of its file.
 const BYTES_PER_FILE_BYTE: usize = 4;
 
+/// From the bytes of a model's file to the model.
+pub type Import = dyn Fn(&[u8]) -> Result<Model> + Send + Sync;
+
 /// A model, ready to be applied.
 pub struct Loaded {
     digest: Box<str>,
@@ -28,11 +31,16 @@ pub struct Loaded {
 impl Loaded {
     /// A model out of its file's bytes.
     pub fn from_bytes(digest: &str, bytes: &[u8]) -> Result<Loaded> {
+        Loaded::from_bytes_by(digest, bytes, &import::import)
+    }
+
+    /// The same with another importer.
+    pub fn from_bytes_by(digest: &str, bytes: &[u8], import: &Import) -> Result<Loaded> {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         Ok(Loaded {
             digest: digest.into(),
             number: NEXT.fetch_add(1, Ordering::Relaxed),
-            model: import::import(bytes)?,
+            model: import(bytes)?,
             bytes: bytes.len().saturating_mul(BYTES_PER_FILE_BYTE),
             explainer: OnceLock::new(),
         })

@@ -233,6 +233,15 @@ section! {
         /// The longest that a prediction waits for others to join it while the kernel is busy, in milliseconds.
         #[schemars(range(min = 0, max = 10_000))]
         max_delay_ms: u64 = 5,
+        /// Memory of the process that runs one ONNX graph beyond our own operations, in MiB of address space.
+        #[schemars(range(min = 256, max = 1_048_576))]
+        network_mib: u64 = 4_096,
+        /// The longest that such a process may take for a batch, in seconds.
+        #[schemars(range(min = 1, max = 3_600))]
+        network_batch_s: u64 = 30,
+        /// The shared library of ONNX Runtime (`libonnxruntime.so`), to run such graphs with; empty: the runtime of this binary
+        /// does.
+        onnx_runtime: String = String::new(),
     }
 }
 

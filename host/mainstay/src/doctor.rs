@@ -17,6 +17,7 @@ use crate::exit::{Exit, Failure};
 use crate::settings::Settings;
 use crate::token_commands::block_on;
 use mainstay_base::{Error, Result, ShadowDisk, SystemClock};
+use mainstay_networks::Runtime;
 use mainstay_runtime::compile::cache_trouble;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use mainstay_store::{Repaired, Store, StoreOptions, examine_log, repair_log};
@@ -352,11 +353,23 @@ fn compiled(path: &Path) -> Result<Answer> {
 /// Which kernels would run on this machine, and how wide.
 fn kernels(settings: &Settings) -> Result<Answer> {
     let models = mainstay_models::layout::instruction_sets();
+    let networks = match &settings.networks.runtime {
+        Runtime::Rten => "rten".to_owned(),
+        Runtime::OnnxRuntime(library) if library.is_file() => format!("ONNX Runtime ({})", library.display()),
+        Runtime::OnnxRuntime(library) => {
+            let remedy =
+                "correct `kernels.onnx-runtime`, or leave it out to run graphs with the runtime of this binary";
+            return warn(
+                format!("ONNX Runtime is to be loaded from `{}`, which is no file", library.display()),
+                remedy,
+            );
+        }
+    };
     ok(format!(
-        "on the processor with {} threads; statistics use {}, models {}",
+        "on the processor with {} threads; statistics use {}, models {}, other ONNX graphs {networks}",
         settings.kernels.threads,
         mainstay_statistics::instruction_set(),
-        models.join(", ")
+        models.join(", "),
     ))
 }
 

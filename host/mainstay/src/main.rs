@@ -27,18 +27,20 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
 use exit::{Exit, Failure, print_text, say};
-use mainstay_runtime::compile::{CHILD_COMMAND, child_main};
+use mainstay_runtime::compile;
 use settings::Settings;
 use std::process::ExitCode;
 use std::time::Instant;
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    // Before anything else: the child that compiles has bounds that logging and configuration would not fit. It is no
-    // command of the command line: the host calls it itself.
+    // Before anything else: children that compile or run foreign graphs have bounds that logging and configuration would
+    // not fit. They are no commands of the command line: the host calls them itself.
     let mut arguments = std::env::args_os().skip(1);
-    if arguments.next().is_some_and(|first| first == CHILD_COMMAND) {
-        return child_main(arguments);
+    match arguments.next() {
+        Some(first) if first == compile::CHILD_COMMAND => return compile::child_main(arguments),
+        Some(first) if first == mainstay_networks::CHILD_COMMAND => return mainstay_networks::child_main(arguments),
+        _ => {}
     }
     let matches = Cli::command().get_matches();
     let cli = match Cli::from_arg_matches(&matches) {

@@ -1,6 +1,6 @@
 //! `mainstay model`: look at a model's file, and apply it, without a server.
 //!
-//! Owns the printing, and the reading of rows from CSV; importing and predicting are `mainstay-models`. Bounded by: the
+//! Owns the printing, and the reading of rows from CSV; importing and predicting are `mainstay-models` and `mainstay-networks`. Bounded by: the
 //! importer's limits, and [`ROWS_BYTES_MAX`] of rows. On failure: what the importer says, or the line and column of the cell
 //! that is no number.
 
@@ -9,7 +9,8 @@ use std::path::Path;
 
 use mainstay_base::{Error, Result};
 use mainstay_models::forest::{Forest, Node};
-use mainstay_models::{Model, Output, Rows, Task, import};
+use mainstay_models::{Model, Output, Rows, Task};
+use mainstay_networks::{Limits, Runtime};
 use serde::Serialize;
 
 use crate::cli::{ModelCommand, OutputName};
@@ -31,7 +32,8 @@ pub fn run(command: &ModelCommand) -> Result<Exit> {
 
 fn read(path: &Path) -> Result<Model> {
     let bytes = fs::read(path).map_err(|error| Error::io("read the model", path, error))?;
-    import::import(&bytes).map_err(|error| error.context(format_args!("`{}`", path.display())))
+    let options = mainstay_networks::Options::own_binary(Runtime::default(), Limits::default())?;
+    mainstay_networks::import(&bytes, &options).map_err(|error| error.context(format_args!("`{}`", path.display())))
 }
 
 /// What is known of a model.

@@ -11,6 +11,7 @@ use mainstay_directory::{Directory, Evidence, LabelEvidence, ProtectionRule};
 use mainstay_gateway::{AuthMode, GatewayLimits, GatewayOptions};
 use mainstay_interfaces::{CompileLimits, EngineOptions, Services};
 use mainstay_kernels::Kernels;
+use mainstay_networks::Runtime;
 use mainstay_store::blobs::Blobs;
 use mainstay_store::{EngineKind, Store, StoreOptions};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -42,6 +43,8 @@ pub struct Settings {
     pub compile: CompileLimits,
     /// Numeric work.
     pub kernels: mainstay_kernels::Options,
+    /// How ONNX graphs beyond our own operations are run.
+    pub networks: mainstay_networks::Options,
     /// Pointers that move only with evidence.
     pub protect: Vec<ProtectionRule>,
     /// How log lines look and which appear.
@@ -104,7 +107,16 @@ impl Settings {
         let config::Store { engine, memory_mib } = store;
         let config::Blobs { grace_h } = blobs;
         let config::Sandbox { instances_max, threads, compile_memory_mib, compile_time_s } = sandbox;
-        let config::Kernels { threads: kernel_threads, model_mib, max_delay_ms } = kernels;
+        let config::Kernels {
+            threads: kernel_threads,
+            model_mib,
+            max_delay_ms,
+            network_mib,
+            network_batch_s,
+            onnx_runtime,
+        } = kernels;
+        let kernel_threads =
+            if kernel_threads == 0 { mainstay_kernels::Options::default().threads } else { kernel_threads };
         let config::Shutdown { drain_s } = shutdown;
         Ok(Settings {
             data: data.map_or_else(data_folder::default_path, PathBuf::from),
@@ -121,14 +133,19 @@ impl Settings {
                 wall_s: compile_time_s,
             },
             kernels: mainstay_kernels::Options {
-                threads: if kernel_threads == 0 {
-                    mainstay_kernels::Options::default().threads
-                } else {
-                    kernel_threads
-                },
+                threads: kernel_threads,
                 model_bytes: model_mib * MIB,
                 max_delay: Duration::from_millis(max_delay_ms),
             },
+            networks: mainstay_networks::Options::own_binary(
+                if onnx_runtime.is_empty() { Runtime::Rten } else { Runtime::OnnxRuntime(onnx_runtime.into()) },
+                mainstay_networks::Limits {
+                    memory_bytes: network_mib * MIB as u64,
+                    batch: Duration::from_secs(network_batch_s),
+                    threads: kernel_threads,
+                    ..mainstay_networks::Limits::default()
+                },
+            )?,
             protect: protect.into_iter().map(rule).collect(),
             log,
             traces,
@@ -155,7 +172,9 @@ impl Settings {
     pub fn services(&self, store: &Store, blobs: &Blobs) -> Result<Services> {
         let clock = Arc::new(SystemClock::default());
         let directory = Directory::new(store.clone(), self.protect.clone(), clock.clone())?;
-        let kernels = Kernels::start(&self.kernels, clock)?;
+        let networks = self.networks.clone();
+        let import = Box::new(move |bytes: &[u8]| mainstay_networks::import(bytes, &networks));
+        let kernels = Kernels::start_with(&self.kernels, clock, import)?;
         Ok(Services::new(store.clone(), blobs.clone(), directory, kernels))
     }
 
@@ -264,11 +283,11 @@ mod tests {
             data, plugins, registry, gateway, asked_engine, memtable_bytes_max, blob_grace, sandbox, ..
         } = &settings;
         let EngineOptions { instances, threads, .. } = sandbox;
-        let Settings { compile, kernels, protect, log, traces, drain, .. } = &settings;
+        let Settings { compile, kernels, networks, protect, log, traces, drain, .. } = &settings;
         let store = settings.store(asked_engine.unwrap());
         format!(
             "{data:?} {plugins:?} {registry:?} {gateway:?} {memtable_bytes_max} {blob_grace:?} {instances} {threads} \
-             {compile:?} {kernels:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
+             {compile:?} {kernels:?} {networks:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
             store.engine
         )
     }
