@@ -94,7 +94,7 @@ def peer(path, row, batch):
 
 
 def ours(binary, path, batch, *library):
-    lines = subprocess.run([binary, path, str(batch), *library], check=True, capture_output=True, text=True).stdout
+    lines = subprocess.run([binary, path, str(batch), *library], check=True, stdout=subprocess.PIPE, text=True).stdout
     return {line.split()[0]: float(line.split()[1]) for line in lines.splitlines()}
 
 

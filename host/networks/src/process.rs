@@ -116,8 +116,10 @@ impl Worker {
         if let Runtime::OnnxRuntime(library) = &plan.runtime {
             command.arg(library);
         }
-        let command = command.env_clear().stdin(Stdio::from(OwnedFd::from(other))).stdout(Stdio::null()).stderr(stderr);
+        command.env_clear().stdin(Stdio::from(OwnedFd::from(other))).stdout(Stdio::null()).stderr(stderr);
         let child = command.spawn().map_err(|error| Error::io("start a process for a graph", &plan.program, error))?;
+        // With it goes this side's copy of the child's end; else the end of the child would not be noticed.
+        drop(command);
         let mut worker = Worker { child, socket, words };
         match worker.ask(Kind::Load, &plan.file, plan.limits.load, &plan.limits)? {
             Some((Kind::Described, bytes)) => {
