@@ -48,6 +48,11 @@ fn each_misbehaviour_has_its_own_answer_and_the_neighbour_none_of_it() {
     check("random-flood", 500, &["`hostile`"]);
     check("log-flood", 200, &["logged"]);
     check("fitting-answer", 200, &[]);
+    check("column-hoard", 400, &["8192 columns"]);
+    check("value-hoard", 507, &["array-mib"]);
+    check("endless-resampling", 400, &["rows times resamples", "2147483648"]);
+    check("endless-discrepancy", 400, &["rows times rows times dimensions"]);
+    check("peek", 403, &["arrays.read"]);
     check("nonsense", 404, &["no such misbehaviour"]);
     let stats = host.plugin("hostile").unwrap().stats();
     assert_eq!((stats.timeouts, stats.out_of_memory, stats.traps), (1, 1, 3), "{stats:?}");
@@ -77,6 +82,15 @@ fn a_denial_that_the_plugin_does_not_handle_is_reported_as_one() {
     assert!(answer.as_text().contains("`keys`"), "{answer:?}");
     let stats = host.plugin("hostile").unwrap().stats();
     assert_eq!((stats.denied, stats.traps, stats.failures_in_row), (1, 0, 0), "{stats:?}");
+}
+
+#[test]
+fn columns_of_a_call_that_failed_are_given_back() {
+    let host = hosts();
+    for how in ["column-hoard", "value-hoard", "peek"] {
+        assert!(ask(&host, how).status >= 400, "{how}");
+        assert_eq!(host.plugin("hostile").unwrap().array_bytes(), 0, "{how}");
+    }
 }
 
 #[test]

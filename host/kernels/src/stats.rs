@@ -445,6 +445,8 @@ pub struct RatesByGroup {
     pub predictions: Column,
     /// What rows are grouped by.
     pub groups: Vec<Column>,
+    /// One a row, or each counts once.
+    pub weights: Option<Column>,
 }
 
 impl Question for RatesByGroup {
@@ -465,7 +467,8 @@ impl Question for RatesByGroup {
             (None, None) => Err(Error::internal("a column is text or numbers")),
         });
         let keys = keys.collect::<Result<Vec<_>>>()?;
-        Ok(statistics::rates_by_group(&labels, &predictions, &keys, None, Missing::Refuse)?)
+        let weights = self.weights.as_ref().map(Column::numbers).transpose()?;
+        Ok(statistics::rates_by_group(&labels, &predictions, &keys, weights.as_ref(), Missing::Refuse)?)
     }
 }
 

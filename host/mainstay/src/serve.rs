@@ -348,8 +348,9 @@ fn tell_of_others(settings: &Settings, data: &Path) {
     });
 }
 
-const NO_TOKEN: &str = "this address can be reached from beyond this machine, so requests need tokens, and there is \
-                        none; make one first: `mainstay token create --role admin NAME`";
+const NO_TOKEN: &str = "requests need tokens, as this address can be reached from beyond this machine or the \
+                        configuration always wants them, and there is none; make one first: `mainstay token create \
+                        --role admin NAME`";
 
 /// What a killed server left of the token for this machine.
 async fn remove_local_token(tokens: &Tokens, data: &Path) -> Result<()> {

@@ -2,7 +2,9 @@
 //!
 //! Owns nothing but misbehaviour; `tests/hostile/` says what the host makes of each. Bounded by: the host, which is the point.
 
+use mainstay_sdk::columns::Column;
 use mainstay_sdk::http::{Reply, Request};
+use mainstay_sdk::stats::{self, Estimate, Resampling};
 use mainstay_sdk::{Api, Error, Key, Result, clock, keys, log, random, transact};
 use std::hint::black_box;
 
@@ -25,6 +27,11 @@ impl Api for Hostile {
             "bad-status" => Ok(Reply::status(99)),
             "bad-send" => Ok(Reply::send("../../etc/passwd")),
             "random-flood" => Ok(Reply::text(random::bytes(1 << 20).len().to_string())),
+            "column-hoard" => hoard_columns(1),
+            "value-hoard" => hoard_columns(64 << 10),
+            "endless-resampling" => resample_endlessly(),
+            "endless-discrepancy" => compare_endlessly(),
+            "peek" => Ok(Reply::json(&Column::real64(&[1.0, 2.0])?.read_numbers(0, 2)?)?),
             "count" => count(),
             "unwrap-a-denial" => Ok(Reply::text(format!("{:?}", keys::get(Key::new().text("k")).unwrap()))),
             other => Err(Error::not_found(format!("no such misbehaviour: `{other}`"))),
@@ -63,6 +70,26 @@ fn flood_log() -> Reply {
         log::write(log::Level::Info, &line, &[]);
     }
     Reply::text("logged")
+}
+
+fn hoard_columns(values: usize) -> Result<Reply> {
+    let values = vec![1.0; values];
+    let mut hoard = Vec::new();
+    loop {
+        hoard.push(Column::real64(&values)?);
+    }
+}
+
+fn resample_endlessly() -> Result<Reply> {
+    let column = Column::real64(&vec![0.0; 50_000])?;
+    let how = Resampling { resamples: 100_000, level: 0.95, seed: 1 };
+    stats::bootstrap(Estimate::Mean, &column, &[&column], None, &how).map(|_| Reply::text("resampled"))
+}
+
+fn compare_endlessly() -> Result<Reply> {
+    let column = Column::real64(&(0..20_000).map(f64::from).collect::<Vec<_>>())?;
+    let columns = vec![&column; 4_000];
+    stats::mean_discrepancy(&columns, &columns, None, 20_000, 1).map(|_| Reply::text("compared"))
 }
 
 fn count() -> Result<Reply> {

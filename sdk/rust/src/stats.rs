@@ -196,9 +196,14 @@ pub fn calibrations(labels: &Column, scores: &[&Column], bins: u32) -> Result<Ve
     sys::stats_calibrations(&labels.0, &handles(scores), bins).map(outcomes)
 }
 
-/// Rates of all rows, then of each group.
-pub fn rates_by_group(labels: &Column, predictions: &Column, groups: &[&Column]) -> Result<Vec<Group>> {
-    sys::stats_rates_by_group(&labels.0, &predictions.0, &handles(groups))
+/// Rates of all rows, then of each group; weighted if there are weights.
+pub fn rates_by_group(
+    labels: &Column,
+    predictions: &Column,
+    groups: &[&Column],
+    weights: Option<&Column>,
+) -> Result<Vec<Group>> {
+    sys::stats_rates_by_group(&labels.0, &predictions.0, &handles(groups), weights.map(|column| &column.0))
 }
 
 /// Distance of two clouds' mean points; each list one column a dimension.

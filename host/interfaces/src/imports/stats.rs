@@ -28,7 +28,11 @@ const PROBABILITIES_MAX: usize = 10_000;
 const BINS_MAX: usize = 10_000;
 /// Resamples of one bootstrap.
 const RESAMPLES_MAX: u32 = 100_000;
-/// Cells of all tables of one call.
+/// Draws of one bootstrap: a launch cannot be stopped, and this is a quarter of a minute on one thread.
+const DRAWS_MAX: usize = 1 << 31;
+/// Products that a mean discrepancy may add up, for the same reason.
+const TERMS_MAX: usize = 1 << 34;
+/// Cells of all tables of one call, and pairs of columns that it correlates.
 const CELLS_MAX: usize = 1_000_000;
 
 type Answer<T> = Result<T, Failure>;
@@ -96,9 +100,8 @@ fn group(key: Vec<String>, rates: &Rates) -> Group {
     Group {
         key,
         count: rates.count,
-        // Without weights these are counts.
-        positives: rates.positives as u64,
-        negatives: rates.negatives as u64,
+        positives: rates.positives,
+        negatives: rates.negatives,
         selection_rate: rates.selection_rate,
         true_positive_rate: rates.true_positive_rate,
         false_positive_rate: rates.false_positive_rate,
@@ -263,6 +266,7 @@ impl Host for State {
         let _host = self.enter(ARRAYS)?;
         within("resamples", resampling.resamples as usize, RESAMPLES_MAX as usize)?;
         let labels = self.held(&labels)?;
+        within("rows times resamples", labels.len().saturating_mul(resampling.resamples as usize), DRAWS_MAX)?;
         let baseline = baseline.map(|column| self.held(&column)).transpose()?;
         let what = match what {
             Estimate::AreaUnderCurve => kernels::Estimate::Area,
@@ -309,10 +313,17 @@ impl Host for State {
         each(self.caller(), questions, calibration).await
     }
 
-    async fn rates_by_group(&mut self, labels: Column, predictions: Column, groups: Vec<Column>) -> Answer<Vec<Group>> {
+    async fn rates_by_group(
+        &mut self,
+        labels: Column,
+        predictions: Column,
+        groups: Vec<Column>,
+        weights: Option<Column>,
+    ) -> Answer<Vec<Group>> {
         let _host = self.enter(ARRAYS)?;
         let (labels, predictions) = (self.held(&labels)?, self.held(&predictions)?);
-        let question = kernels::RatesByGroup { labels, predictions, groups: self.asked(&groups)? };
+        let weights = weights.map(|column| self.held(&column)).transpose()?;
+        let question = kernels::RatesByGroup { labels, predictions, groups: self.asked(&groups)?, weights };
         let found = self.caller().ask_one(question).await.map_err(worded)?;
         let key = |group: &mainstay_statistics::Group| group.key.iter().map(ToString::to_string).collect();
         let groups = found.groups.iter().map(|each| group(key(each), &each.rates));
@@ -335,13 +346,14 @@ impl Host for State {
         seed: u64,
     ) -> Answer<f64> {
         let _host = self.enter(ARRAYS)?;
-        let question = kernels::MeanDiscrepancy {
-            reference: self.asked(&reference)?,
-            current: self.asked(&current)?,
-            bandwidth,
-            rows_max: rows_max as usize,
-            seed,
-        };
+        let (reference, current) = (self.asked(&reference)?, self.asked(&current)?);
+        let rows = reference.iter().chain(&current).map(Held::len).max().unwrap_or(0).min(rows_max as usize);
+        within(
+            "rows times rows times dimensions",
+            rows.saturating_mul(rows).saturating_mul(reference.len()),
+            TERMS_MAX,
+        )?;
+        let question = kernels::MeanDiscrepancy { reference, current, bandwidth, rows_max: rows_max as usize, seed };
         Ok(self.caller().ask_one(question).await.map_err(worded)?.squared)
     }
 

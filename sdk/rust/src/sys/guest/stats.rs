@@ -86,8 +86,13 @@ pub fn stats_calibrations(labels: &Column, scores: &[&Column], bins: u32) -> Eac
     each(stats::calibrations(&labels.0, &columns(scores), bins))
 }
 
-pub fn stats_rates_by_group(labels: &Column, predictions: &Column, groups: &[&Column]) -> Result<Vec<Group>> {
-    Ok(stats::rates_by_group(&labels.0, &predictions.0, &columns(groups))?)
+pub fn stats_rates_by_group(
+    labels: &Column,
+    predictions: &Column,
+    groups: &[&Column],
+    weights: Option<&Column>,
+) -> Result<Vec<Group>> {
+    Ok(stats::rates_by_group(&labels.0, &predictions.0, &columns(groups), weights.map(|column| &column.0))?)
 }
 
 pub fn stats_centroids(reference: &[&Column], current: &[&Column]) -> Result<Separation> {

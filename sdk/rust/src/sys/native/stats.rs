@@ -231,14 +231,20 @@ pub fn stats_calibrations(labels: &Column, scores: &[&Column], bins: u32) -> Eac
     })
 }
 
-pub fn stats_rates_by_group(labels: &Column, predictions: &Column, groups: &[&Column]) -> Result<Vec<Group>> {
+pub fn stats_rates_by_group(
+    labels: &Column,
+    predictions: &Column,
+    groups: &[&Column],
+    weights: Option<&Column>,
+) -> Result<Vec<Group>> {
     let (labels, predictions) = (labels.0.clone(), predictions.0.clone());
-    let found = ask(&stats::RatesByGroup { labels, predictions, groups: held(groups) }, |found| found)?;
+    let weights = weights.map(|column| column.0.clone());
+    let found = ask(&stats::RatesByGroup { labels, predictions, groups: held(groups), weights }, |found| found)?;
     let group = |key: Vec<String>, rates: &statistics::Rates| Group {
         key,
         count: rates.count,
-        positives: rates.positives as u64,
-        negatives: rates.negatives as u64,
+        positives: rates.positives,
+        negatives: rates.negatives,
         selection_rate: rates.selection_rate,
         true_positive_rate: rates.true_positive_rate,
         false_positive_rate: rates.false_positive_rate,
