@@ -24,22 +24,25 @@ pub enum Part {
     Explanations,
     /// Other ONNX graphs beside onnxruntime.
     Networks,
+    /// As-of joins beside polars.
+    Joins,
     /// Tracking beside the upstream server.
     Tracking,
 }
 
-const ALL: [Part; 6] =
-    [Part::Rooms, Part::Statistics, Part::Models, Part::Explanations, Part::Networks, Part::Tracking];
+const ALL: [Part; 7] =
+    [Part::Rooms, Part::Statistics, Part::Models, Part::Explanations, Part::Networks, Part::Joins, Part::Tracking];
 
 /// What each room measures about itself, the peer beside it where there is one.
 const ROOMS: [&str; 5] = ["boundary", "append_rate", "commit_rate", "select_rate", "batch_rate"];
 
 /// A script of `tests/bench/`, the example that is our side, and the option that takes it.
-const COMPARISONS: [(Part, &str, &str, &str); 4] = [
+const COMPARISONS: [(Part, &str, &str, &str); 5] = [
     (Part::Statistics, "distributions.py", "stat_rate", "--example"),
     (Part::Models, "models.py", "predict_rate", "--binary"),
     (Part::Explanations, "explanations.py", "shap_rate", "--ours"),
     (Part::Networks, "networks.py", "graph_rate", "--ours"),
+    (Part::Joins, "joins.py", "join_rate", "--ours"),
 ];
 
 /// How to measure.

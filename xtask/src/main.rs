@@ -9,6 +9,7 @@ mod bench;
 mod cargo;
 mod demo;
 mod fuzz;
+mod join_cases;
 mod model_cases;
 mod numeric_cases;
 mod place;

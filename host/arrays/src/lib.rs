@@ -4,7 +4,7 @@
 //! columns of one length; [`Numbers`] and [`Texts`]: what kernels read, borrowed where the values lie; and [`Budget`]: how
 //! many bytes one plugin may hold. Separate because everything numeric reads columns and nothing numeric should care where
 //! they came from: a plugin's list, a decoded file, a window of a table, the answer of a kernel. What is computed place by
-//! place is here too ([`ops`]), as it needs nothing but a column.
+//! place is here too ([`ops`]), as it needs nothing but a column, and so are joins in the order of time ([`join`]).
 //!
 //! Invariants: values never change once they are in a column; a view copies no value; what a column charged to a budget
 //! is given back when the last handle to it is gone; buffers that are made here start at a multiple of [`ALIGN_BYTES`], as
@@ -17,6 +17,7 @@
 mod budget;
 mod column;
 mod frame;
+pub mod join;
 pub mod ops;
 mod types;
 mod view;
