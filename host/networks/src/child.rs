@@ -21,8 +21,10 @@ use crate::session::Session;
 /// The first argument of the child; the host's hidden subcommand has the same name.
 pub const CHILD_COMMAND: &str = "internal-network";
 
-/// What it may write: its last words on standard error, which is a file.
+/// The largest file that it may write: its last words on standard error, which is a file.
 const WORDS_BYTES_MAX: u64 = 64 << 10;
+/// ONNX Runtime writes files of its own while it starts, and is ended by a signal where they do not fit.
+const LIBRARY_BYTES_MAX: u64 = 64 << 20;
 
 /// What the child does. Arguments: address space in bytes, threads, and the library of ONNX Runtime if that is to run.
 /// Standard input is a socket to the parent.
@@ -48,7 +50,8 @@ fn run(arguments: &[OsString]) -> Result<()> {
     let (Some(memory), Some(threads)) = (number(memory), number(threads)) else {
         return Err(fault("memory and threads are numbers".to_owned()));
     };
-    bound_self(memory).map_err(|error| fault(format!("cannot bound this process: {error}")))?;
+    let files = if library.is_some() { LIBRARY_BYTES_MAX } else { WORDS_BYTES_MAX };
+    bound_self(memory, files).map_err(|error| fault(format!("cannot bound this process: {error}")))?;
     let runtime = library.map_or(Runtime::Rten, Runtime::OnnxRuntime);
     let socket = std::io::stdin().as_fd().try_clone_to_owned();
     let socket = socket.map_err(|error| fault(format!("standard input is not there: {error}")))?;
@@ -93,10 +96,10 @@ fn answer(
 }
 
 /// Bounds that this process cannot raise again.
-fn bound_self(memory_bytes: u64) -> rustix::io::Result<()> {
+fn bound_self(memory_bytes: u64, file_bytes: u64) -> rustix::io::Result<()> {
     let hard = |value: u64| Rlimit { current: Some(value), maximum: Some(value) };
     setrlimit(Resource::As, hard(memory_bytes))?;
-    setrlimit(Resource::Fsize, hard(WORDS_BYTES_MAX))?;
+    setrlimit(Resource::Fsize, hard(file_bytes))?;
     setrlimit(Resource::Nofile, hard(64))?;
     setrlimit(Resource::Core, hard(0))
 }

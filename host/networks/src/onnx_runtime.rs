@@ -25,7 +25,8 @@ impl OnnxRuntime {
             Error::unavailable(format!("cannot load ONNX Runtime from `{}`: {error}", library.display()))
         };
         let environment = ort::init_from(library).map_err(|error| cannot(&error))?;
-        let environment = environment.build().map_err(|error| cannot(&error))?;
+        // Nothing is told to anybody.
+        let environment = environment.with_telemetry(false).build().map_err(|error| cannot(&error))?;
         let load = || -> ort::Result<Session> {
             Session::builder(&environment)?.with_intra_threads(threads)?.commit_from_memory(bytes)
         };
