@@ -1,7 +1,7 @@
 //! The process of one graph: bounds itself, loads what it is given, answers until its parent goes.
 //!
-//! Owns the child's side of [`crate::protocol`]. It has one open file, the socket to its parent, and reads nothing else but
-//! the library of ONNX Runtime if it was told to. Bounded by: the address space it gives itself, which it cannot raise again;
+//! Owns the child's side of [`crate::protocol`]. It opens no file of its own: what it is given comes by the socket to
+//! its parent. ONNX Runtime, if it was told to load it, opens some: its library, and a small database in the user's cache. Bounded by: the address space it gives itself, which it cannot raise again;
 //! its time is its parent's matter. On failure: words to the parent; a fault of its own ends it with its words on standard
 //! error.
 

@@ -19,7 +19,6 @@ mod tests;
 
 use std::collections::BTreeSet;
 use std::ops::Bound;
-use std::sync::Arc;
 
 use arrow_array::{Array, ArrayRef, UInt32Array};
 use arrow_buffer::{NullBuffer, ScalarBuffer};
@@ -293,9 +292,4 @@ fn whole_numbers<'a>(what: &str, column: &'a Column) -> Result<Vec<Chunk<'a, i64
         (ValueType::I64, Ok(Numbers::I64(chunks))) => Ok(chunks),
         (other, _) => Err(Error::invalid(format!("{what} are a column of {other}; cast it to {}", ValueType::I64))),
     }
-}
-
-/// Columns of the history beside the rows: for callers that want several.
-pub fn bring(matches: &Matches, columns: &[(Arc<str>, Column)]) -> Result<Vec<(Arc<str>, Column)>> {
-    columns.iter().map(|(name, column)| Ok((name.clone(), matches.take(column)?))).collect()
 }
