@@ -2,7 +2,7 @@
 
 A data scientist predicts from census data who is employed: trains a small sweep with nested runs, logs each model in its
 sklearn and ONNX form, registers the best with an alias and the tags that make its lineage, loads it back by alias, and
-compares. `MLFLOW_TRACKING_URI` says where the server is; nothing else here knows which server it is.
+compares. Then its predictions are kept, labels arrive late, and a scheduled job judges them. `MLFLOW_TRACKING_URI` says where the server is; nothing else here knows which server it is.
 """
 
 import hashlib
@@ -89,6 +89,7 @@ def main():
     run = client.get_run(version.run_id)
     say(8, f"Lineage: version {version.version} ← run {run.info.run_id[:8]} ← commit {run.data.tags['mlflow.source.git.commit'][:10]}"
            f" ← data {run.data.tags['data-sha256'][:12]}")
+    watch(version, run, X_test, y_test, champion.predict_proba(X_test)[:, 1], auc)
     summary = {"model": MODEL, "version": str(version.version), "auc": auc, "run_id": run.info.run_id,
                "seconds": round(time.monotonic() - started, 1)}
     print(json.dumps(summary))
@@ -107,6 +108,98 @@ def predicted_by_us(onnx, rows, expected):
     if found.shape != expected.shape or apart > 1e-6:
         sys.exit(f"The model predicts something else in process: {found.shape} values, at most {apart} apart.")
     return apart
+
+
+def watch(version, run, rows, truth, scores, expected):
+    """The predictions land in a log, labels arrive later, and a scheduled job judges the one by the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        fields = [{"name": name, "kind": "real"} for name in rows.columns]
+        write(folder / "log.json", {"features": fields, "outputs": [{"name": "score", "kind": "real"}], "keep-days": 400})
+        mainstay("predictions", "apply", MODEL, folder / "log.json")
+        made = [{"id": f"person-{at}", "model": MODEL, "version": str(version.version), "features": values, "outputs": {"score": score}}
+                for at, values, score in zip(rows.index, rows.to_dict("records"), scores.tolist())]
+        write_lines(folder / "predictions.jsonl", made)
+        mainstay("predictions", "post", MODEL, folder / "predictions.jsonl")
+
+        # Late, out of order, and a tenth of them twice; one in a hundred is wrong at first and corrected later.
+        now = time.time_ns() // 1000
+        labels = [{"id": f"person-{at}", "name": "label", "value": float(label), "time-us": now} for at, label in truth.items()]
+        wrong = [{**label, "value": 1 - label["value"], "time-us": now - 1_000_000} for label in labels[::100]]
+        order = np.random.default_rng(7).permutation(len(labels))
+        write_lines(folder / "labels.jsonl", [labels[at] for at in order] + labels[::10] + wrong)
+        mainstay("predictions", "outcomes", MODEL, folder / "labels.jsonl")
+
+        job = {"name": "employment-auc", "action": {"kind": "plugin", "settings": {"plugin": "evaluation"}},
+               "parameters": {"log": MODEL, "output": "score", "outcome": "label"},
+               "triggers": [{"kind": "interval", "every-ms": 1000}], "attempt-timeout-ms": 60_000}
+        write_toml(folder / "jobs.toml", job)
+        mainstay("job", "apply", folder / "jobs.toml")
+        ended = scheduled_run(job["name"])
+        mainstay("job", "remove", job["name"])
+    by_kernel = ended["state"]["result"]
+    by_sql = json.loads(mainstay("sql", AUC_BY_SQL.format(log=MODEL), "--format", "json"))[0]
+    if by_kernel["labelled"] != len(truth) or by_sql["labelled"] != len(truth):
+        sys.exit(f"Of {len(truth)} labels the kernel has {by_kernel['labelled']} and SQL {by_sql['labelled']}.")
+    apart = max(abs(by_kernel["auc"] - by_sql["auc"]), abs(by_kernel["auc"] - expected))
+    if apart > 1e-9:
+        sys.exit(f"AUC is {by_kernel['auc']} by kernel, {by_sql['auc']} by SQL, {expected} by sklearn.")
+    say(9, f"Watched: {len(made):,} predictions in a table, {len(order) + len(labels[::10]) + len(wrong):,} labels posted late, twice or"
+           f" wrong at first; a scheduled job says AUC {by_kernel['auc']:.4f} [{by_kernel['low']:.4f}, {by_kernel['high']:.4f}]"
+           f" by kernel, SQL over the same tables says the same ({apart:.0e} apart)")
+
+
+# The rank sum of Mann and Whitney, with the mean rank for equal scores; each id counts once, with its latest label.
+AUC_BY_SQL = """
+WITH truth AS (SELECT id, last_value(value ORDER BY time, received) AS label FROM {log}_outcomes WHERE name = 'label' GROUP BY id),
+     scored AS (SELECT output_score AS score, label FROM {log}_predictions JOIN truth USING (id)),
+     ranked AS (SELECT label, rank() OVER (ORDER BY score) + (count(*) OVER (PARTITION BY score) - 1) / 2.0 AS place FROM scored),
+     sums AS (SELECT sum(CASE WHEN label = 1 THEN place END) AS places, sum(CASE WHEN label = 1 THEN 1.0 ELSE 0.0 END) AS ones,
+                     sum(CASE WHEN label = 1 THEN 0.0 ELSE 1.0 END) AS zeros FROM ranked)
+SELECT (places - ones * (ones + 1) / 2) / (ones * zeros) AS auc, cast(ones + zeros AS bigint) AS labelled FROM sums
+"""
+
+
+def mainstay(*arguments):
+    """A command of the server's own binary, on its data folder; what it prints."""
+    command = [os.environ["MAINSTAY_BIN"], *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        sys.exit(f"`mainstay {' '.join(map(str, arguments[:2]))}` failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def scheduled_run(job):
+    """The first run that the job's own trigger started and that has ended."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        runs = json.loads(mainstay("job", "list", job, "--json"))
+        ended = [run for run in runs if run["state"]["kind"] == "ended"]
+        if ended:
+            if ended[-1]["state"]["end"] != "success" or ended[-1]["cause"]["kind"] != "trigger":
+                sys.exit(f"The scheduled run did not succeed: {ended[-1]['state']}")
+            return ended[-1]
+        time.sleep(0.3)
+    sys.exit(f"No run of `{job}` ended within 30 seconds.")
+
+
+def write(path, value):
+    path.write_text(json.dumps(value))
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def write_toml(path, job):
+    """One job; JSON's values but for null are TOML's, inline tables apart."""
+    def inline(value):
+        if isinstance(value, dict):
+            return "{ " + ", ".join(f"{key} = {inline(inner)}" for key, inner in value.items()) + " }"
+        if isinstance(value, list):
+            return "[" + ", ".join(inline(inner) for inner in value) + "]"
+        return json.dumps(value)
+    path.write_text("[[jobs]]\n" + "".join(f"{key} = {inline(value)}\n" for key, value in job.items()))
 
 
 def load():

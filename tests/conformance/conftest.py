@@ -70,6 +70,14 @@ def server():
         assert server.process.wait(20) == 0
 
 
+@pytest.fixture(scope="session")
+def start_server():
+    """For tests that need a server of their own: `start`."""
+    if "MAINSTAY_BIN" not in os.environ:
+        pytest.skip("needs a server of its own: set MAINSTAY_BIN")
+    return start
+
+
 ROLES = ("viewer", "editor", "admin")
 
 

@@ -53,6 +53,11 @@ fn each_misbehaviour_has_its_own_answer_and_the_neighbour_none_of_it() {
     check("endless-resampling", 400, &["rows times resamples", "2147483648"]);
     check("endless-discrepancy", 400, &["rows times rows times dimensions"]);
     check("peek", 403, &["arrays.read"]);
+    check("foreign-topic", 400, &["no topic of an event"]);
+    check("endless-event", 400, &["no topic of an event"]);
+    check("free-command", 404, &["no job `anything`", "an operator defines jobs"]);
+    check("metadata", 403, &["granted no host"]);
+    check("loopback", 403, &["granted no host"]);
     check("nonsense", 404, &["no such misbehaviour"]);
     let stats = host.plugin("hostile").unwrap().stats();
     assert_eq!((stats.timeouts, stats.out_of_memory, stats.traps), (1, 1, 3), "{stats:?}");
@@ -60,6 +65,55 @@ fn each_misbehaviour_has_its_own_answer_and_the_neighbour_none_of_it() {
     assert!(stats.log_cut_bytes > 9_000_000, "{stats:?}");
     let neighbour = host.plugin("hello").unwrap().stats();
     assert_eq!((neighbour.failed, neighbour.traps, neighbour.timeouts), (0, 0, 0));
+}
+
+#[test]
+fn rows_cannot_be_read_through_aggregates() {
+    let host = hosts();
+    assert_eq!(ask(&host, "fill?rows=1000").as_text(), "1000");
+    // Count and mean are told, the smallest and the greatest are not: sum of 0..999 over 1,000.
+    assert_eq!(ask(&host, "window-mean").as_text(), "1000 499.5 NaN NaN");
+    let check = |how: &str, status: u16, words: &str| {
+        let answer = ask(&host, how);
+        assert_eq!(answer.status, status, "{how}: {answer:?}");
+        assert!(answer.as_text().contains(words), "{how}: `{words}` is missing: {}", answer.as_text());
+        assert_eq!(ask(&host, "well").status, 200);
+    };
+    check("window-open", 403, "must have ended");
+    check("window-read", 403, "arrays.read");
+    check("window-slice", 403, "cannot pick rows");
+    check("window-threshold", 403, "compare values with its own");
+    check("window-edges", 403, "edges of its own");
+    check("window-extreme", 403, "0.05 to 0.95");
+    check("window-census", 403, "range of its own");
+    check("window-join", 403, "join rows by keys");
+    check("window-groups", 200, "3");
+    check("window-budget", 507, "2000 columns an hour");
+    // A group of 20 of 1,000 may be told of, one of 19 may not; and so with all rows.
+    let check = |rows: usize, how: &str, status: u16| {
+        let host = hosts();
+        assert_eq!(ask(&host, &format!("fill?rows={rows}")).status, 200);
+        assert_eq!(ask(&host, how).status, status, "{rows} rows, {how}");
+    };
+    check(1_000, "window-groups", 200);
+    check(950, "window-groups", 403);
+    check(20, "window-mean", 200);
+    check(19, "window-mean", 403);
+}
+
+#[test]
+fn values_are_not_read_back_though_the_plugin_may_read_other_columns() {
+    let all = ["keys", "arrays", "arrays.read", "tables.append", "tables.aggregate"].map(str::to_owned).to_vec();
+    let more = Install { grants: Some(all), ..Install::default() };
+    let host = TestHost::new().install_with(package("hostile"), more).unwrap();
+    assert_eq!(ask(&host, "peek").status, 200, "its own columns it may read");
+    assert_eq!(ask(&host, "fill?rows=100").status, 200);
+    for how in ["window-read", "window-copy"] {
+        let answer = ask(&host, how);
+        assert_eq!(answer.status, 403, "{how}: {answer:?}");
+        assert!(answer.as_text().contains("cannot read values"), "{how}: {answer:?}");
+    }
+    assert_eq!(ask(&host, "peek").status, 200, "and in the next call again");
 }
 
 #[test]

@@ -8,7 +8,15 @@ const FLOORS: &[&[&str]] = &[
     &["mainstay-base"],
     &["mainstay-log", "mainstay-arrays", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
     &["mainstay-store", "mainstay-statistics", "mainstay-models"],
-    &["mainstay-directory", "mainstay-networks", "mainstay-kernels", "mainstay-schedule"],
+    &[
+        "mainstay-directory",
+        "mainstay-networks",
+        "mainstay-kernels",
+        "mainstay-schedule",
+        "mainstay-tables",
+        "mainstay-events",
+    ],
+    &["mainstay-outbound", "mainstay-predictions"],
     &["mainstay-interfaces"],
     &["mainstay-gateway"],
     &["mainstay"],
@@ -27,6 +35,10 @@ const MECHANISMS: &[&str] = &[
     "mainstay-models",
     "mainstay-networks",
     "mainstay-kernels",
+    "mainstay-tables",
+    "mainstay-events",
+    "mainstay-outbound",
+    "mainstay-predictions",
 ];
 /// What runs components. Knows nothing of mechanisms.
 const COMPONENTS: &[&str] = &["mainstay-runtime", "mainstay-bindings"];
@@ -40,6 +52,8 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("redb", &["mainstay-store"]),
     ("rten", &["mainstay-networks"]),
     ("ort", &["mainstay-networks"]),
+    ("datafusion", &["mainstay-tables"]),
+    ("parquet", &["mainstay-tables"]),
     ("tonic", &["mainstay-gateway"]),
     ("axum", &["mainstay-gateway"]),
 ];

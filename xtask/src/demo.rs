@@ -18,7 +18,7 @@ pub fn run(place: &Place, allow_rustup: bool, keep: bool) -> Result<()> {
     say::step("Telling the story with the unmodified client");
     let mut story = Command::new(python.program());
     story.arg(place.root.join("demo/story.py")).current_dir(folder.path());
-    story.env("MAINSTAY_BIN", &binary);
+    story.env("MAINSTAY_BIN", &binary).env("MAINSTAY_DATA", folder.path().join("data"));
     story.env("MLFLOW_TRACKING_URI", &server.url).env("MLFLOW_REGISTRY_URI", &server.url);
     say::run(&mut story)?;
 

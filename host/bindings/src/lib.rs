@@ -18,9 +18,10 @@ wasmtime::component::bindgen!({
         world house {
             include mainstay:api/api@0.1.0;
             include mainstay:transform/transform@0.1.0;
+            include mainstay:worker/worker@0.1.0;
         }
     ",
-    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
     imports: {
         // What waits for a disk or for the batcher; everything else answers from memory or a short read.
         "mainstay:host/keys.[static]transaction.commit": async | trappable,
@@ -30,6 +31,9 @@ wasmtime::component::bindgen!({
         "mainstay:numeric/models.[static]model.load": async | trappable,
         "mainstay:numeric/models.[method]model.predict": async | trappable,
         "mainstay:numeric/models.[method]model.explain": async | trappable,
+        "mainstay:host/outbound.send": async | trappable,
+        "mainstay:data/tables.create": async | trappable,
+        "mainstay:data/tables.window": async | trappable,
         default: trappable,
     },
     exports: { default: async },

@@ -98,15 +98,26 @@ impl HostMeters {
     }
 }
 
+/// What only administrators may read, too: secrets' names, and definitions that name programs and environments.
+const ADMIN_ONLY: &[&str] = &["/-/tokens", "/-/jobs", "/-/runs", "/-/pools", "/-/events", "/-/subscriptions"];
+
+/// What those who may write post to: what models answered, and what became true of it.
+const WRITERS: &[&str] = &["/-/predictions/", "/-/outcomes/"];
+
 /// What a request to the host needs.
 fn right_of(route: HostRoute, method: &Method, path: &str) -> Right {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route {
         HostRoute::Healthz | HostRoute::Readyz => Right::None,
         HostRoute::Metrics => Right::Read,
+        // A query is asked with a body, and changes nothing.
+        HostRoute::Admin if path == "/-/sql" && *method == Method::POST => Right::Read,
+        HostRoute::Admin if *method == Method::POST && WRITERS.iter().any(|prefix| path.starts_with(prefix)) => {
+            Right::Write
+        }
         HostRoute::Admin if !reads => Right::Admin,
         HostRoute::Admin if path == "/-/openapi.json" || path.starts_with("/-/problems") => Right::None,
-        HostRoute::Admin if path.starts_with("/-/tokens") => Right::Admin,
+        HostRoute::Admin if ADMIN_ONLY.iter().any(|prefix| path.starts_with(prefix)) => Right::Admin,
         HostRoute::Admin => Right::Read,
     }
 }
@@ -197,9 +208,9 @@ pub(crate) struct AdminState {
 type Api = State<Arc<AdminState>>;
 
 /// The admin API's routes.
-pub(crate) fn router(state: Arc<AdminState>) -> axum::Router {
+pub(crate) fn router(state: Arc<AdminState>, others: Vec<axum::Router>) -> axum::Router {
     use axum::routing::{delete, get, post, put};
-    axum::Router::new()
+    let own = axum::Router::new()
         .route("/-/version", get(version))
         .route("/-/plugins", get(list_plugins).post(install_plugin))
         .route("/-/plugins/{name}", get(plugin_info).delete(remove_plugin))
@@ -210,13 +221,16 @@ pub(crate) fn router(state: Arc<AdminState>) -> axum::Router {
         .route("/-/problems", get(list_problems))
         .route("/-/problems/{slug}", get(problem_info))
         .route("/-/openapi.json", get(openapi))
+        .with_state(state);
+    others
+        .into_iter()
+        .fold(own, axum::Router::merge)
         .fallback(async || {
             Problem::new(&problem::NOT_FOUND, "the host has nothing here; `/-/openapi.json` lists its API")
         })
         .method_not_allowed_fallback(async |method: Method| {
             Problem::new(&problem::METHOD, format!("this path does not take {method}"))
         })
-        .with_state(state)
 }
 
 async fn admin(
@@ -275,10 +289,10 @@ impl IntoResponse for Problem {
 }
 
 /// A handler's answer.
-type Answer<T> = std::result::Result<T, Problem>;
+pub(crate) type Answer<T> = std::result::Result<T, Problem>;
 
 /// The request's body, read within bounds.
-struct BodyReader(Arc<tokio::sync::Mutex<InboundBody>>);
+pub(crate) struct BodyReader(Arc<tokio::sync::Mutex<InboundBody>>);
 
 impl<S: Send + Sync> FromRequest<S> for BodyReader {
     type Rejection = Problem;
@@ -289,9 +303,18 @@ impl<S: Send + Sync> FromRequest<S> for BodyReader {
 }
 
 impl BodyReader {
-    async fn json<T: serde::de::DeserializeOwned>(&self, limits: &GatewayLimits) -> Answer<T> {
+    pub(crate) async fn json<T: serde::de::DeserializeOwned>(&self, limits: &GatewayLimits) -> Answer<T> {
+        self.json_within(limits, JSON_BYTES_MAX).await
+    }
+
+    /// The same for a body that may be longer.
+    pub(crate) async fn json_within<T: serde::de::DeserializeOwned>(
+        &self,
+        limits: &GatewayLimits,
+        bytes_max: u64,
+    ) -> Answer<T> {
         let mut body = self.0.lock().await;
-        body.limit(JSON_BYTES_MAX);
+        body.limit(bytes_max);
         let bytes = body.collect(limits.inline_body_timeout).await.map_err(BodyFault::problem)?;
         serde_json::from_slice(&bytes).map_err(|error| {
             Problem::new(&problem::MALFORMED_REQUEST, format!("the body is not the JSON that is expected: {error}"))
@@ -537,6 +560,17 @@ mod tests {
         check(Method::DELETE, "/-/plugins/x", Right::Admin);
         check(Method::GET, "/-/tokens", Right::Admin);
         check(Method::GET, "/-/tokens/x", Right::Admin);
+        check(Method::POST, "/-/sql", Right::Read);
+        check(Method::POST, "/-/predictions/x", Right::Write);
+        check(Method::POST, "/-/outcomes/x", Right::Write);
+        check(Method::PUT, "/-/predictions/x", Right::Admin);
+        check(Method::GET, "/-/predictions/x/labelled", Right::Read);
+        check(Method::DELETE, "/-/tables/x", Right::Admin);
+        check(Method::GET, "/-/tables/x", Right::Read);
+        check(Method::GET, "/-/events/x", Right::Admin);
+        check(Method::GET, "/-/jobs", Right::Admin);
+        check(Method::GET, "/-/runs/x/log", Right::Admin);
+        check(Method::GET, "/-/pools", Right::Admin);
         check(Method::POST, "/-/blobs/gc", Right::Admin);
         check(Method::GET, "/-/anything-new", Right::Read);
         check(Method::TRACE, "/-/anything-new", Right::Admin);

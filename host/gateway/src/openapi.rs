@@ -7,7 +7,10 @@ use std::sync::OnceLock;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
-use crate::host_routes as routes;
+use crate::{
+    event_routes as events, host_routes as routes, job_routes as jobs, prediction_routes as predictions,
+    table_routes as tables,
+};
 
 #[derive(OpenApi)]
 #[openapi(
@@ -22,7 +25,15 @@ use crate::host_routes as routes;
         routes::describe_healthz, routes::describe_readyz, routes::describe_metrics,
         routes::version, routes::list_plugins, routes::plugin_info, routes::install_plugin, routes::configure_plugin,
         routes::remove_plugin, routes::list_tokens, routes::create_token, routes::revoke_token, routes::collect_garbage,
-        routes::list_problems, routes::problem_info, routes::openapi
+        routes::list_problems, routes::problem_info, routes::openapi,
+        jobs::list_jobs, jobs::job_schema, jobs::apply_job, jobs::job_info, jobs::remove_job, jobs::pause_job,
+        jobs::resume_job, jobs::backfill_job, jobs::list_runs, jobs::start_run, jobs::run_info, jobs::cancel_run,
+        jobs::run_log, jobs::list_pools, jobs::set_pool,
+        events::list_topics, events::read_topic, events::list_subscriptions, events::subscription_info, events::pause,
+        events::resume, events::seek, events::dead_letters, events::retry, events::drop_letters,
+        tables::list_tables, tables::table_info, tables::drop_table, tables::sql,
+        predictions::list_logs, predictions::log_info, predictions::apply_log, predictions::post_predictions,
+        predictions::post_outcomes, predictions::labelled
     ),
     security((), ("bearer" = []), ("basic" = [])),
     modifiers(&Schemes)

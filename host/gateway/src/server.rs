@@ -33,6 +33,7 @@ use crate::options::{AuthMode, GatewayLimits, GatewayOptions};
 use crate::plugin_routes::BUDGET_UNIT_BYTES;
 use crate::problem::{self, Problem};
 use crate::readiness::Readiness;
+use crate::rooms::Rooms;
 use crate::routes::Routes;
 use crate::tokens::Tokens;
 use crate::trace::TraceHook;
@@ -50,6 +51,8 @@ pub struct GatewayState {
     pub tokens: Tokens,
     /// What operators may do.
     pub admin: Arc<dyn Admin>,
+    /// What else they reach.
+    pub rooms: Rooms,
     /// Who is ready; kept by whoever starts plugins.
     pub readiness: Readiness,
     /// What `/metrics` shows.
@@ -214,13 +217,14 @@ fn share(options: GatewayOptions, state: GatewayState, access: Access, drain: Ca
         metrics.clone(),
     );
     let units = (options.limits.buffered_bytes_max / BUDGET_UNIT_BYTES as usize).min(Semaphore::MAX_PERMITS);
-    let router = host_routes::router(Arc::new(AdminState {
+    let admin = Arc::new(AdminState {
         admin: state.admin,
         tokens: state.tokens,
         version: state.version,
         scratch_folder,
         limits: options.limits.clone(),
-    }));
+    });
+    let router = host_routes::router(admin, state.rooms.routers(&options.limits));
     Ok(Shared {
         routes: state.routes,
         blobs: state.blobs,

@@ -217,8 +217,9 @@ fn measure_plugin(component: &str, path: &str) {
     let backend = BlobBackend::Local { folder: folder.clone() };
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), Duration::from_secs(86_400)).unwrap();
     let directory = Directory::new(store.clone(), Vec::new(), clock.clone()).unwrap();
-    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock).unwrap();
-    let host = PluginHost::new(Services::new(store, blobs, directory, kernels), HostOptions::for_tests()).unwrap();
+    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock.clone()).unwrap();
+    let services = Services::for_tests(store, blobs, directory, kernels, clock).unwrap();
+    let host = PluginHost::new(services, HostOptions::for_tests()).unwrap();
     for reuse in [false, true] {
         let source = ComponentSource::File(component.into());
         let grants = CAPABILITIES.iter().map(|(name, _)| (*name).to_owned()).collect();

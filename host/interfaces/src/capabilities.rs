@@ -40,9 +40,54 @@ pub const ARRAYS_READ: Capability =
 pub const MODELS: Capability =
     Capability { bit: 7, name: "models", allows: "load models from its blobs and apply them to columns" };
 
+/// Publishing events.
+pub const EVENTS_PUBLISH: Capability =
+    Capability { bit: 8, name: "events.publish", allows: "publish events to topics of its own" };
+/// Being told of events: checked when the plugin starts, because the host calls then and not the plugin.
+pub const EVENTS_SUBSCRIBE: Capability = Capability {
+    bit: 9,
+    name: "events.subscribe",
+    allows: "be told of the events of the topics that its manifest names",
+};
+/// Starting jobs.
+pub const JOBS_START: Capability =
+    Capability { bit: 10, name: "jobs.start", allows: "start those jobs of the operator's that name it" };
+/// Calling other hosts.
+pub const OUTBOUND: Capability = Capability {
+    bit: 11,
+    name: "outbound",
+    allows: "call the hosts that the operator grants it, and keep secrets for that",
+};
+/// Making and filling tables.
+pub const TABLES_APPEND: Capability =
+    Capability { bit: 12, name: "tables.append", allows: "make tables of its own and append rows to them" };
+/// Reading tables.
+pub const TABLES_READ: Capability = Capability { bit: 13, name: "tables.read", allows: "read the rows of all tables" };
+/// Judging tables that cannot be read.
+pub const TABLES_AGGREGATE: Capability = Capability {
+    bit: 14,
+    name: "tables.aggregate",
+    allows: "compute aggregates over the rows of all tables without seeing them",
+};
+
 /// All of them.
-pub const REGISTERED: &[Capability] =
-    &[KEYS, INDEX, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, ARRAYS, ARRAYS_READ, MODELS];
+pub const REGISTERED: &[Capability] = &[
+    KEYS,
+    INDEX,
+    BLOBS,
+    DIRECTORY_READ,
+    DIRECTORY_WRITE,
+    ARRAYS,
+    ARRAYS_READ,
+    MODELS,
+    EVENTS_PUBLISH,
+    EVENTS_SUBSCRIBE,
+    JOBS_START,
+    OUTBOUND,
+    TABLES_APPEND,
+    TABLES_READ,
+    TABLES_AGGREGATE,
+];
 
 /// Names and what they allow, for manifests, prompts and references.
 pub const CAPABILITIES: &[(&str, &str)] = &{

@@ -13,6 +13,7 @@
 
 pub mod capabilities;
 pub mod graphs;
+mod guard;
 mod handles;
 pub mod imports;
 pub mod kernel_metrics;
@@ -27,6 +28,7 @@ pub mod worlds;
 
 pub use capabilities::CAPABILITIES;
 pub use imports::batches::TransformBatch;
+pub use imports::work::{Settle, WorkEvent, WorkTimer};
 pub use mainstay_arrays::{Column, Frame};
 pub use mainstay_runtime::{
     CallError, CallResult, CompileIn, CompileLimits, Deadline, EngineOptions, Limits, Stats, compile, status_of,

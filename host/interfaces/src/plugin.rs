@@ -15,6 +15,7 @@ use mainstay_runtime::{
     CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits, Stats,
     explain_link_error, inspect,
 };
+use mainstay_schedule::{AttemptContext, Outcome};
 use mainstay_store::Space;
 use mainstay_store::blobs::BlobInfo;
 use parking_lot::Mutex;
@@ -22,15 +23,17 @@ use sha2::{Digest, Sha256};
 use wasmtime::component::Linker;
 
 use crate::capabilities::REGISTERED;
+use crate::guard;
 use crate::imports;
 use crate::imports::batches::TransformBatch;
+use crate::imports::work::{WorkEvent, WorkTimer};
 use crate::lines::Lines;
 use crate::message::{HttpReply, HttpRequest};
 use crate::services::Services;
 use crate::spec::{ComponentSource, PluginSpec};
 use crate::state::{PluginFacts, State};
 use crate::telemetry::{Telemetry, TelemetryCollector};
-use crate::worlds::{self, Entrances, api, transform};
+use crate::worlds::{self, Entrances, api, transform, worker};
 
 /// How plugins are run.
 #[derive(Clone)]
@@ -112,6 +115,7 @@ impl PluginHost {
         let plugin = Arc::new(Plugin {
             version: spec.version.clone(),
             component_sha256: sha256,
+            grants: spec.grants.clone(),
             component: Component::new(&inner.engine, entrances, options),
             facts: Arc::new(PluginFacts {
                 space: Space::plugin(&spec.name),
@@ -121,6 +125,8 @@ impl PluginHost {
                 telemetry: inner.telemetry.clone(),
                 caller: inner.services.kernels.caller(&spec.name)?,
                 budget: Budget::new(&format!("the plugin `{}`", spec.name), spec.limits.array_bytes),
+                grants,
+                guard_budget: guard::Budget::new(inner.services.clock.now_ms()),
                 lines: Lines::default(),
             }),
         });
@@ -176,10 +182,16 @@ fn check_name(name: &str) -> Result<()> {
     )))
 }
 
+/// The trace that a `traceparent` names; nothing where there is none.
+fn trace_of(traceparent: Option<&str>) -> String {
+    traceparent.and_then(|text| text.split('-').nth(1)).unwrap_or_default().to_owned()
+}
+
 /// A loaded plugin.
 pub struct Plugin {
     version: String,
     component_sha256: String,
+    grants: Vec<String>,
     component: Arc<Component<Entrances>>,
     facts: Arc<PluginFacts>,
 }
@@ -245,6 +257,29 @@ impl Plugin {
     pub async fn transform(&self, batch: TransformBatch) -> CallResult<Frame> {
         let make = self.state(batch.trace_id.clone());
         self.component.call(None, make, |store, all| Box::pin(transform::transform(store, all, batch))).await
+    }
+
+    /// Do what an event asks for. The same event may come more than once.
+    pub async fn on_event(&self, event: WorkEvent) -> CallResult<()> {
+        let make = self.state(trace_of(event.traceparent.as_deref()));
+        self.component.call(None, make, |store, all| Box::pin(worker::on_event(store, all, event))).await
+    }
+
+    /// Carry out an attempt at a run; a failure is the call's error.
+    pub async fn on_job(&self, attempt: AttemptContext) -> CallResult<Outcome> {
+        let make = self.state(String::new());
+        self.component.call(None, make, |store, all| Box::pin(worker::on_job(store, all, attempt))).await
+    }
+
+    /// Do what a time asks for.
+    pub async fn on_timer(&self, timer: WorkTimer) -> CallResult<()> {
+        let make = self.state(String::new());
+        self.component.call(None, make, |store, all| Box::pin(worker::on_timer(store, all, timer))).await
+    }
+
+    /// Whether it has this capability, by name.
+    pub fn is_granted(&self, capability: &str) -> bool {
+        self.grants.iter().any(|granted| granted == capability)
     }
 
     /// Bytes of columns that its calls hold at this moment.

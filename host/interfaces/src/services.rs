@@ -2,11 +2,15 @@
 
 use std::sync::Arc;
 
-use mainstay_base::{Clock, OsRandom, Random, SystemClock};
+use mainstay_base::{Clock, OsRandom, Random, Result, SeededRandom, SimDisk, SystemClock};
 use mainstay_directory::Directory;
+use mainstay_events::Events;
 use mainstay_kernels::Kernels;
+use mainstay_outbound::{Internet, Outbound, SecretKey, Secrets};
+use mainstay_schedule::Scheduler;
 use mainstay_store::Store;
 use mainstay_store::blobs::Blobs;
+use mainstay_tables::{Tables, TablesOptions};
 
 /// The mechanisms behind all interfaces. Cheap to clone.
 #[derive(Clone)]
@@ -19,6 +23,14 @@ pub struct Services {
     pub directory: Directory,
     /// Statistics and models.
     pub kernels: Kernels,
+    /// Durable topics.
+    pub events: Events,
+    /// Durable jobs.
+    pub scheduler: Scheduler,
+    /// Columnar tables.
+    pub tables: Tables,
+    /// Calls to other hosts.
+    pub outbound: Outbound,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -26,9 +38,54 @@ pub struct Services {
 }
 
 impl Services {
-    /// With the machine's own clock and random numbers; tests and replays replace those fields.
-    pub fn new(store: Store, blobs: Blobs, directory: Directory, kernels: Kernels) -> Services {
+    /// With the machine's own clock and random numbers.
+    pub fn new(
+        store: Store,
+        blobs: Blobs,
+        directory: Directory,
+        kernels: Kernels,
+        tables: Tables,
+        secret_key: SecretKey,
+    ) -> Result<Services> {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(OsRandom));
-        Services { store, blobs, directory, kernels, clock, random }
+        Services::with(store, blobs, directory, kernels, tables, secret_key, clock, random)
+    }
+
+    /// For tests: with this clock, seeded random numbers, and tables on a disk in memory.
+    pub fn for_tests(
+        store: Store,
+        blobs: Blobs,
+        directory: Directory,
+        kernels: Kernels,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Services> {
+        let random = Arc::new(SeededRandom::new(1));
+        let options = TablesOptions {
+            disk: Arc::new(SimDisk::new()),
+            clock: clock.clone(),
+            random: random.clone(),
+            query_threads: 1,
+            ..TablesOptions::new("/tables")
+        };
+        let tables = Tables::open(store.clone(), options)?;
+        Services::with(store, blobs, directory, kernels, tables, SecretKey::new([1; 32]), clock, random)
+    }
+
+    #[allow(clippy::too_many_arguments, reason = "one for each room below")]
+    fn with(
+        store: Store,
+        blobs: Blobs,
+        directory: Directory,
+        kernels: Kernels,
+        tables: Tables,
+        secret_key: SecretKey,
+        clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
+    ) -> Result<Services> {
+        let events = Events::new(store.clone(), clock.clone(), random.clone());
+        let scheduler = Scheduler::new(store.clone(), clock.clone(), random.clone());
+        let secrets = Secrets::new(store.clone(), secret_key, random.clone());
+        let outbound = Outbound::new(Arc::new(Internet::new(None)?), secrets, clock.clone(), random.clone());
+        Ok(Services { store, blobs, directory, kernels, events, scheduler, tables, outbound, clock, random })
     }
 }

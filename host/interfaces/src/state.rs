@@ -9,14 +9,22 @@ use mainstay_arrays::{Budget, Column, Frame};
 use mainstay_base::Result;
 use mainstay_bindings::Failure;
 use mainstay_kernels::{Caller, Loaded};
-use mainstay_runtime::{CallContext, Capability, HostData, HostTime, Refusal};
+use mainstay_outbound::Answer;
+use mainstay_runtime::{CallContext, Capability, Grants, HostData, HostTime, Refusal};
+use mainstay_schedule::{AttemptContext, Run};
 use mainstay_store::{Overtaken, Receipt, Space, Transaction, View};
+use mainstay_tables::TableSpec;
 
+use crate::guard;
 use crate::handles::Handles;
 use crate::imports::arrays::{COLUMNS_MAX, FRAMES_MAX};
 use crate::imports::batches::{BATCHES_MAX, TransformBatch};
 use crate::imports::http::Reply;
+use crate::imports::jobs::RUNS_MAX;
 use crate::imports::models::MODELS_MAX;
+use crate::imports::outbound::{ANSWERS_MAX, CALLS_MAX, OutboundCall};
+use crate::imports::tables::{JOINS_MAX, JoinPlan, SCHEMAS_MAX};
+use crate::imports::work::{WORK_MAX, WorkEvent, WorkTimer};
 use crate::lines::{Lines, Turn};
 use crate::message::HttpRequest;
 use crate::services::Services;
@@ -38,8 +46,19 @@ pub(crate) struct PluginFacts {
     pub(crate) budget: Arc<Budget>,
     /// In whose name numeric work is asked for.
     pub(crate) caller: Caller,
+    /// What it may do; for what two capabilities allow in different measure.
+    pub(crate) grants: Grants,
+    /// What its guarded calls may still judge.
+    pub(crate) guard_budget: guard::Budget,
     /// Where this plugin's calls stand in line after conflicts.
     pub(crate) lines: Lines,
+}
+
+/// Whom a commit wakes.
+#[derive(Default)]
+pub(crate) struct Wakes {
+    pub(crate) scheduler: bool,
+    pub(crate) events: bool,
 }
 
 /// The data of a store while it serves a call.
@@ -56,6 +75,20 @@ pub struct State {
     pub(crate) frames: Handles<Frame>,
     pub(crate) batches: Handles<TransformBatch>,
     pub(crate) models: Handles<Arc<Loaded>>,
+    pub(crate) runs: Handles<Run>,
+    pub(crate) calls: Handles<OutboundCall>,
+    pub(crate) answers: Handles<Answer>,
+    pub(crate) events: Handles<WorkEvent>,
+    pub(crate) attempts: Handles<AttemptContext>,
+    pub(crate) timers: Handles<WorkTimer>,
+    /// What a worker said of the run that it was given: not yet, and after how long to ask again.
+    pub(crate) not_yet: Option<Option<u64>>,
+    pub(crate) schemas: Handles<TableSpec>,
+    pub(crate) joins: Handles<JoinPlan>,
+    /// See [`crate::guard`].
+    pub(crate) guarded: bool,
+    /// Whom the next commit wakes.
+    pub(crate) wakes: Wakes,
     pub(crate) trace_id: String,
     pub(crate) log_bytes: usize,
     /// Bytes written to all replies of this call, dropped ones included.
@@ -76,6 +109,17 @@ impl State {
             frames: Handles::new("frame", FRAMES_MAX),
             batches: Handles::new("batch", BATCHES_MAX),
             models: Handles::new("model", MODELS_MAX),
+            runs: Handles::new("run", RUNS_MAX),
+            calls: Handles::new("call", CALLS_MAX),
+            answers: Handles::new("answer", ANSWERS_MAX),
+            events: Handles::new("event", WORK_MAX),
+            attempts: Handles::new("attempt", WORK_MAX),
+            timers: Handles::new("timer", WORK_MAX),
+            not_yet: None,
+            schemas: Handles::new("schema", SCHEMAS_MAX),
+            joins: Handles::new("as-of join", JOINS_MAX),
+            guarded: false,
+            wakes: Wakes::default(),
             trace_id,
             log_bytes: 0,
             output_bytes: 0,
@@ -89,6 +133,12 @@ impl State {
             Refusal::Denied(error) => Failure::Answer(error),
             Refusal::Ends(error) => Failure::Trap(error.into()),
         })
+    }
+
+    /// The door of a host function for which any of several capabilities is enough; the last is named where none is there.
+    pub(crate) fn enter_any(&mut self, capabilities: &[Capability]) -> Result<HostTime, Failure> {
+        let granted = capabilities.iter().find(|capability| self.plugin.grants.allow(**capability));
+        self.enter(*granted.or(capabilities.last()).unwrap_or(&Capability::AMBIENT))
     }
 
     /// The door of every host function that needs no capability and cannot tell the plugin of a failure.
@@ -113,9 +163,29 @@ impl State {
     /// A commit is over. When it was overtaken, wait until it is this call's turn to try again.
     pub(crate) async fn committed(&mut self, outcome: &Result<Receipt>) {
         let held = self.turn.take();
+        if outcome.is_ok() {
+            self.wake();
+        }
         if let Some(overtaken) = outcome.as_ref().err().and_then(Overtaken::of) {
             self.turn = self.plugin.lines.stand(overtaken.key(), held).await;
         }
+    }
+
+    /// Tell whoever waits for what this call's transactions held. A hint: they look by themselves, too.
+    fn wake(&mut self) {
+        let Wakes { scheduler, events } = std::mem::take(&mut self.wakes);
+        if scheduler {
+            self.plugin.services.scheduler.wake();
+        }
+        if events {
+            self.plugin.services.events.wake();
+        }
+    }
+
+    /// W3C trace context of this call, for what it causes; none where it is not traced.
+    pub(crate) fn traceparent(&self) -> Option<String> {
+        let span = self.plugin.services.random.number() | 1;
+        (self.trace_id.len() == 32).then(|| format!("00-{}-{span:016x}-01", self.trace_id))
     }
 
     /// The call is over: a warm instance that waits for the next one must hold back neither the store nor other calls, and no
@@ -130,6 +200,16 @@ impl State {
         self.frames.clear();
         self.batches.clear();
         self.models.clear();
+        self.runs.clear();
+        self.calls.clear();
+        self.answers.clear();
+        self.events.clear();
+        self.attempts.clear();
+        self.timers.clear();
+        self.schemas.clear();
+        self.joins.clear();
+        self.not_yet = None;
+        self.guarded = false;
     }
 }
 
@@ -151,5 +231,13 @@ impl HostData for State {
         self.frames.continue_from(&before.frames);
         self.batches.continue_from(&before.batches);
         self.models.continue_from(&before.models);
+        self.runs.continue_from(&before.runs);
+        self.calls.continue_from(&before.calls);
+        self.answers.continue_from(&before.answers);
+        self.events.continue_from(&before.events);
+        self.attempts.continue_from(&before.attempts);
+        self.timers.continue_from(&before.timers);
+        self.schemas.continue_from(&before.schemas);
+        self.joins.continue_from(&before.joins);
     }
 }

@@ -4,11 +4,16 @@
 //! line. The address comes from the data folder's lock, the token (where one is needed) from `secrets/local-token`, which only
 //! the data folder's owner can read. Bounded by [`TIMEOUT`] (installing may compile). On failure: the server's own message.
 
-use crate::data_folder::Owner;
+use crate::data_folder::{DataFolder, Opened, Owner};
 use crate::serve::LOCAL_TOKEN_FILE;
 use mainstay_base::{Error, ErrorKind, Result};
-use mainstay_gateway::{BlobSweep, NewToken, PluginDetail, PluginSummary, Role, TokenInfo};
-use reqwest::blocking::{Client, RequestBuilder};
+use mainstay_gateway::{
+    BackfillOrder, BlobSweep, JobList, LogText, NewToken, PluginDetail, PluginSummary, Posted, Role, RunList, RunOrder,
+    RunStarted, SqlOrder, TokenInfo,
+};
+use mainstay_schedule::{Backfilled, JobDefinition, JobRecord, Pool, Run};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use reqwest::blocking::{Client, RequestBuilder, Response};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -16,6 +21,16 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(600);
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A query's answer as text.
+pub struct SqlText {
+    /// The rows.
+    pub text: String,
+    /// Whether there were more.
+    pub is_cut: bool,
+    /// Rows that could not be read because files are damaged.
+    pub missing_rows: u64,
+}
 
 /// A running server.
 pub struct AdminClient {
@@ -46,6 +61,17 @@ impl AdminClient {
             Err(error) => return Err(Error::io("read", &path, error)),
         };
         Ok(AdminClient { client, url, token })
+    }
+
+    /// The server that runs on this data folder; `unavailable` when none does. `command` is what wants it.
+    pub fn of_running(data: &Path, command: &str) -> Result<AdminClient> {
+        match DataFolder::try_open(data, command, None)? {
+            Opened::Held(owner) => AdminClient::new(data, &owner),
+            Opened::Ours(_) => Err(Error::unavailable(format!(
+                "no server runs on {}, and `mainstay {command}` asks one: start it with `mainstay serve`, then try again",
+                data.display()
+            ))),
+        }
     }
 
     /// The installed plugins.
@@ -93,6 +119,120 @@ impl AdminClient {
         self.send(self.client.post(self.at("/-/blobs/gc")))
     }
 
+    /// Ask the tables; the answer as it comes, and whether rows were cut off and how many are missing.
+    pub fn sql(&self, order: &SqlOrder, is_csv: bool) -> Result<SqlText> {
+        let accept = if is_csv { "text/csv" } else { "application/json" };
+        let response = self.answer(self.client.post(self.at("/-/sql")).header("accept", accept).json(order))?;
+        let header = |name: &str| response.headers().get(name)?.to_str().ok().map(str::to_owned);
+        let is_cut = header("x-mainstay-cut").as_deref() == Some("true");
+        let missing_rows = header("x-mainstay-missing-rows").and_then(|count| count.parse().ok()).unwrap_or(0);
+        let text = response.text().map_err(|error| self.strange(&error.to_string()))?;
+        Ok(SqlText { text, is_cut, missing_rows })
+    }
+
+    /// Names of logs of predictions.
+    pub fn logs(&self) -> Result<Vec<String>> {
+        self.send(self.client.get(self.at("/-/predictions")))
+    }
+
+    /// Make a log of predictions, or let it grow.
+    pub fn apply_log(&self, log: &str, spec: &Value) -> Result<Value> {
+        self.send(self.client.put(self.at(&format!("/-/predictions/{}", encoded(log)))).json(spec))
+    }
+
+    /// Add rows to a log: `what` is `predictions` or `outcomes`.
+    pub fn post_rows(&self, what: &str, log: &str, rows: &[Value], key: &str) -> Result<Posted> {
+        let request = self.client.post(self.at(&format!("/-/{what}/{}", encoded(log))));
+        self.send(request.header("idempotency-key", key).json(&json!({"rows": rows})))
+    }
+
+    /// Predictions with an outcome, as CSV.
+    pub fn labelled(&self, log: &str, query: &[(&str, String)]) -> Result<String> {
+        let request = self.client.get(self.at(&format!("/-/predictions/{}/labelled", encoded(log))));
+        self.body(request.header("accept", "text/csv").query(query))
+    }
+
+    /// Names of tables.
+    pub fn tables(&self) -> Result<Vec<String>> {
+        self.send(self.client.get(self.at("/-/tables")))
+    }
+
+    /// One table.
+    pub fn table(&self, name: &str) -> Result<Value> {
+        self.send(self.client.get(self.at(&format!("/-/tables/{}", encoded(name)))))
+    }
+
+    /// Remove a table.
+    pub fn drop_table(&self, name: &str) -> Result<()> {
+        self.send_only(self.client.delete(self.at(&format!("/-/tables/{}", encoded(name)))))
+    }
+
+    /// Jobs, a page of them.
+    pub fn jobs(&self, after: Option<&str>) -> Result<JobList> {
+        let query: Vec<_> = after.map(|after| ("after", after)).into_iter().collect();
+        self.send(self.client.get(self.at("/-/jobs")).query(&query))
+    }
+
+    /// One job.
+    pub fn job(&self, job: &str) -> Result<JobRecord> {
+        self.send(self.client.get(self.job_at(job, "")))
+    }
+
+    /// Make or change a job.
+    pub fn apply_job(&self, definition: &JobDefinition) -> Result<JobRecord> {
+        self.send(self.client.post(self.at("/-/jobs")).json(definition))
+    }
+
+    /// Make or change a pool.
+    pub fn set_pool(&self, pool: &Pool) -> Result<()> {
+        self.send_only(self.client.post(self.at("/-/pools")).json(pool))
+    }
+
+    /// Remove a job.
+    pub fn remove_job(&self, job: &str) -> Result<()> {
+        self.send_only(self.client.delete(self.job_at(job, "")))
+    }
+
+    /// Pause a job, or let it go on.
+    pub fn hold_job(&self, job: &str, is_paused: bool) -> Result<JobRecord> {
+        self.send(self.client.post(self.job_at(job, if is_paused { "/pause" } else { "/resume" })))
+    }
+
+    /// Run occurrences of the past.
+    pub fn backfill(&self, job: &str, order: &BackfillOrder) -> Result<Backfilled> {
+        self.send(self.client.post(self.job_at(job, "/backfill")).json(order))
+    }
+
+    /// Runs of a job, newest first, the first page of them.
+    pub fn runs(&self, job: &str) -> Result<RunList> {
+        self.send(self.client.get(self.job_at(job, "/runs")))
+    }
+
+    /// Start a run.
+    pub fn start_run(&self, job: &str, order: &RunOrder) -> Result<RunStarted> {
+        self.send(self.client.post(self.job_at(job, "/runs")).json(order))
+    }
+
+    /// One run.
+    pub fn run(&self, run: &str) -> Result<Run> {
+        self.send(self.client.get(self.at(&format!("/-/runs/{}", encoded(run)))))
+    }
+
+    /// Ask a run to end.
+    pub fn cancel_run(&self, run: &str) -> Result<Run> {
+        self.send(self.client.post(self.at(&format!("/-/runs/{}/cancel", encoded(run)))))
+    }
+
+    /// What an attempt printed behind `after`.
+    pub fn log(&self, run: &str, token: u64, after: u32) -> Result<LogText> {
+        let query = [("token", token), ("after", u64::from(after))];
+        self.send(self.client.get(self.at(&format!("/-/runs/{}/log", encoded(run)))).query(&query))
+    }
+
+    fn job_at(&self, job: &str, rest: &str) -> String {
+        self.at(&format!("/-/jobs/{}{rest}", encoded(job)))
+    }
+
     fn at(&self, path: &str) -> String {
         format!("{}{path}", self.url)
     }
@@ -107,6 +247,12 @@ impl AdminClient {
     }
 
     fn body(&self, request: RequestBuilder) -> Result<String> {
+        let response = self.answer(request)?;
+        response.text().map_err(|error| self.strange(&error.to_string()))
+    }
+
+    /// A good answer, or the server's own message.
+    fn answer(&self, request: RequestBuilder) -> Result<Response> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token),
             None => request,
@@ -115,10 +261,10 @@ impl AdminClient {
             Error::unavailable(format!("the server at {} does not answer: {error}; try again", self.url))
         })?;
         let status = response.status().as_u16();
-        let body = response.text().map_err(|error| self.strange(&error.to_string()))?;
         if (200..300).contains(&status) {
-            return Ok(body);
+            return Ok(response);
         }
+        let body = response.text().map_err(|error| self.strange(&error.to_string()))?;
         let problem: Value = serde_json::from_str(&body).unwrap_or_default();
         match problem["detail"].as_str().or_else(|| problem["title"].as_str()) {
             Some(detail) => Err(Error::new(kind(status), detail)),
@@ -129,6 +275,12 @@ impl AdminClient {
     fn strange(&self, what: &str) -> Error {
         Error::unavailable(format!("what answers at {} is not this version of Mainstay: {what}", self.url))
     }
+}
+
+/// One segment of a path: names of jobs may hold slashes.
+fn encoded(name: &str) -> String {
+    const KEPT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
+    utf8_percent_encode(name, KEPT).to_string()
 }
 
 fn kind(status: u16) -> ErrorKind {

@@ -60,6 +60,35 @@ pub enum Command {
         #[command(subcommand)]
         command: ModelCommand,
     },
+    /// Ask the tables of a running server with SQL that only reads
+    Sql {
+        /// One statement, for example `SELECT count(*) FROM readings`
+        query: String,
+        /// How rows are printed
+        #[arg(long, value_name = "FORMAT", default_value = "table")]
+        format: RowFormat,
+        /// Most rows
+        #[arg(long, default_value_t = 1_000, value_name = "COUNT")]
+        rows: usize,
+    },
+    /// Keep what models answered and what became true of it; on a running server
+    Predictions {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: PredictionsCommand,
+    },
+    /// List, show and drop columnar tables of a running server
+    Table {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: TableCommand,
+    },
+    /// Define durable jobs, start them, and see what became of them; on a running server
+    Job {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: JobCommand,
+    },
     /// Look at the data folder and say what is wrong with it and what to do; changes nothing unless told to
     Doctor(Doctor),
     /// Look after stored blobs
@@ -237,6 +266,168 @@ pub enum OutputName {
     Leaf,
     /// The most likely class
     Label,
+}
+
+/// How rows are printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum RowFormat {
+    /// In columns, for people
+    Table,
+    /// As CSV with a header
+    Csv,
+    /// As one JSON array of objects
+    Json,
+}
+
+/// What to do with predictions.
+#[derive(Debug, Subcommand)]
+pub enum PredictionsCommand {
+    /// Make a log of predictions, or give it the features and outputs that it lacks
+    Apply {
+        /// Name of the log
+        log: String,
+        /// TOML or JSON with `features`, `outputs` and `keep-days`
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// List logs
+    List,
+    /// Add predictions out of a file; running it again adds nothing twice
+    Post {
+        /// Name of the log
+        log: String,
+        /// JSON lines: `id`, `features`, `outputs`, and perhaps `time-us`, `model`, `version`, `variant`, `tenant`, `trace-id`
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Add what became true of predictions out of a file; running it again adds nothing twice
+    Outcomes {
+        /// Name of the log
+        log: String,
+        /// JSON lines: `id`, `name`, `value` or `text`, and perhaps `time-us`
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Print predictions with an outcome, each once, as CSV
+    Labelled {
+        /// Name of the log
+        log: String,
+        /// Name of the outcome
+        #[arg(long, default_value = "label")]
+        outcome: String,
+        /// Predictions from this time on: a date (`2026-01-31`) or a time with its zone (`2026-01-31T03:00:00Z`)
+        #[arg(long, value_name = "TIME")]
+        from: Option<String>,
+        /// Predictions before this time
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+    },
+}
+
+/// What to do with tables.
+#[derive(Debug, Subcommand)]
+pub enum TableCommand {
+    /// List tables
+    List,
+    /// Show a table's columns, how long rows are kept and how much it holds, as JSON
+    Show {
+        /// Name of the table
+        table: String,
+    },
+    /// Remove a table with all its rows
+    Drop {
+        /// Name of the table
+        table: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+    },
+}
+
+/// What to do with jobs.
+#[derive(Debug, Subcommand)]
+pub enum JobCommand {
+    /// Make or change the jobs and pools of a file, after checking all of them
+    Apply {
+        /// TOML with `[[jobs]]` and `[[pools]]`
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Check, say what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// List jobs; of one job, its runs
+    List {
+        /// Name of a job
+        job: Option<String>,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a job or a run with all that is known of it, as JSON
+    Show {
+        /// Name of a job, or of a run
+        name: String,
+    },
+    /// Start a run, and wait for its end unless told otherwise; exits with 1 when the run fails
+    Run {
+        /// Name of the job
+        job: String,
+        /// A parameter over the job's own, for example `--set days=30` (may be repeated); values are JSON, else text
+        #[arg(long, value_name = "KEY=VALUE")]
+        set: Vec<String>,
+        /// Start once for this key, however often it is asked
+        #[arg(long, value_name = "KEY")]
+        key: Option<String>,
+        /// Do not wait for the end
+        #[arg(long)]
+        detach: bool,
+    },
+    /// Print what the newest attempt of a run printed, and go on until the run ends
+    Logs {
+        /// Name of the run
+        run: String,
+        /// Only what is there now
+        #[arg(long)]
+        no_follow: bool,
+    },
+    /// Ask a run to end
+    Cancel {
+        /// Name of the run
+        run: String,
+    },
+    /// Run occurrences of the past that have no run yet
+    Backfill {
+        /// Name of the job
+        job: String,
+        /// The first scheduled time: a date (`2026-01-31`) or a time with its zone (`2026-01-31T03:00:00Z`)
+        #[arg(long, value_name = "TIME")]
+        from: String,
+        /// The first scheduled time behind the range; now unless given
+        #[arg(long, value_name = "TIME")]
+        to: Option<String>,
+        /// Most occurrences
+        #[arg(long, default_value_t = 100)]
+        limit: u32,
+        /// Only say what would be started
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Let no further run of a job begin
+    Pause {
+        /// Name of the job
+        job: String,
+    },
+    /// Let runs of a job begin again
+    Resume {
+        /// Name of the job
+        job: String,
+    },
+    /// Remove a job; what runs goes on
+    Remove {
+        /// Name of the job
+        job: String,
+    },
 }
 
 /// Look at the data folder.

@@ -47,12 +47,19 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Numeric work.
     pub kernels: Kernels,
+    /// Columnar tables.
+    pub tables: Tables,
+    /// Durable jobs.
+    pub jobs: Jobs,
     /// Log lines.
     pub log: Log,
     /// Traces.
     pub traces: Traces,
     /// The end.
     pub shutdown: Shutdown,
+    /// Hosts that plugins may call, beside those of their manifests.
+    #[schemars(length(max = 1000))]
+    pub outbound: Vec<Outbound>,
     /// Pointers that move only with evidence.
     #[schemars(length(max = 1000))]
     pub protect: Vec<Protect>,
@@ -246,6 +253,30 @@ section! {
 }
 
 section! {
+    /// Columnar tables.
+    Tables {
+        /// Threads that work on SQL and on windows of tables.
+        #[schemars(range(min = 1, max = 1_024))]
+        query_threads: usize = 2,
+        /// Memory of one SQL query, in MiB.
+        #[schemars(range(min = 16, max = 1_048_576))]
+        query_mib: usize = 512,
+    }
+}
+
+section! {
+    /// Durable jobs.
+    Jobs {
+        /// Attempts that this host carries out at the same time, of all pools.
+        #[schemars(range(min = 1, max = 10_000))]
+        attempts_max: usize = 256,
+        /// How long runs are kept after their end, in days.
+        #[schemars(range(min = 1, max = 36_500))]
+        keep_days: u64 = 30,
+    }
+}
+
+section! {
     /// Log lines.
     Log {
         /// How they look.
@@ -290,6 +321,21 @@ section! {
         #[schemars(range(min = 0, max = 3_600))]
         drain_s: u64 = 30,
     }
+}
+
+/// Hosts that a plugin may call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Outbound {
+    /// Which plugin.
+    #[schemars(length(min = 1, max = 63), extend("examples" = ["tracking"]))]
+    pub plugin: String,
+    /// Which hosts: `example.com`, `*.example.com`, `example.com:8443`, or with `http://` in front where they speak no TLS.
+    #[schemars(length(min = 1, max = 256), inner(length(min = 1, max = 300)), extend("examples" = [["hooks.example.com"]]))]
+    pub hosts: Vec<String>,
+    /// Whether they may lie in a private network, or on this machine.
+    #[serde(default)]
+    pub allow_private: bool,
 }
 
 /// A pointer that moves only with evidence.

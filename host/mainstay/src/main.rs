@@ -11,23 +11,28 @@ mod config;
 mod data_folder;
 mod doctor;
 mod exit;
+mod job_commands;
 mod model_commands;
 mod plugin_commands;
 mod plugins;
+mod prediction_commands;
 #[cfg(test)]
 mod reference;
 mod registry;
 mod screen;
 mod serve;
 mod settings;
+mod table_commands;
 mod telemetry;
 mod token_commands;
+mod workers;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, CommandFactory, FromArgMatches};
 use cli::{Cli, Command, ConfigCommand};
 use exit::{Exit, Failure, print_text, say};
 use mainstay_runtime::compile;
+use mainstay_schedule::process;
 use settings::Settings;
 use std::process::ExitCode;
 use std::time::Instant;
@@ -40,6 +45,9 @@ fn main() -> ExitCode {
     match arguments.next() {
         Some(first) if first == compile::CHILD_COMMAND => return compile::child_main(arguments),
         Some(first) if first == mainstay_networks::CHILD_COMMAND => return mainstay_networks::child_main(arguments),
+        Some(first) if first == process::SUPERVISOR_COMMAND => {
+            return process::supervisor_main([first], arguments);
+        }
         _ => {}
     }
     let matches = Cli::command().get_matches();
@@ -87,6 +95,10 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Plugin { command } => plugin_commands::run(&settings, command),
         Command::Token { command } => token_commands::run(&settings, command),
         Command::Blobs { command } => token_commands::run_blobs(&settings, &command),
+        Command::Sql { query, format, rows } => table_commands::sql(&settings, query, format, rows),
+        Command::Predictions { command } => prediction_commands::run(&settings, command),
+        Command::Table { command } => table_commands::run(&settings, command),
+        Command::Job { command } => job_commands::run(&settings, command),
         Command::Model { command } => model_commands::run(&command).map_err(Failure::from),
         Command::Doctor(options) => examine(&settings, &options),
         Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),

@@ -195,11 +195,30 @@ fn show(package: &Package, grants: &[String], before: Option<&str>, notes: &[Str
             say!("  {:40} {}", route.to_string(), route.right.as_str());
         }
     }
+    show_calls(manifest);
     show_limits(&plugins::limits_by_name(&manifest.limits));
     for note in notes {
         say!("\nNote: {note}");
     }
     say!();
+}
+
+/// What calls it beside requests, and whom it calls.
+fn show_calls(manifest: &mainstay_market::Manifest) {
+    let timer = |timer: &mainstay_market::Timer| match (&timer.cron, timer.every_s) {
+        (Some(cron), _) => format!("the timer `{}`, when `{cron}` comes ({})", timer.name, timer.time_zone),
+        (None, every_s) => format!("the timer `{}`, every {} s", timer.name, every_s.unwrap_or_default()),
+    };
+    let topics = manifest.topics.iter().map(|topic| format!("events of `{topic}`"));
+    let called: Vec<String> = manifest.timers.iter().map(timer).chain(topics).collect();
+    if !called.is_empty() {
+        say!("\nIt is called by:");
+        called.iter().for_each(|line| say!("  {line}"));
+    }
+    if !manifest.hosts.is_empty() {
+        say!("\nIt calls:");
+        manifest.hosts.iter().for_each(|host| say!("  {host}"));
+    }
 }
 
 fn show_limits(limits: &BTreeMap<String, u64>) {

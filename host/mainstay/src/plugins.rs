@@ -10,6 +10,7 @@
 //! listed with its problem.
 
 use crate::screen;
+use crate::workers::Workers;
 use async_trait::async_trait;
 use mainstay_base::{Error, Result};
 use mainstay_gateway::{
@@ -18,6 +19,7 @@ use mainstay_gateway::{
 };
 use mainstay_interfaces::{BlobInfo, ComponentSource, HttpRequest, Limits, Plugin, PluginHost, PluginSpec};
 use mainstay_market::{Installed, LockEntry, Manifest, Market, Order, Package};
+use mainstay_outbound::Grants;
 use mainstay_store::blobs::Blobs;
 use mainstay_store::{Space, Store};
 use serde_json::Value;
@@ -37,6 +39,8 @@ struct Inner {
     blobs: Blobs,
     routes: Routes,
     readiness: Readiness,
+    workers: Workers,
+    grants: BTreeMap<String, Grants>,
     /// What is installed and chosen to run, by name.
     known: Mutex<BTreeMap<String, Known>>,
     /// Installed plugins whose files cannot be read, by name.
@@ -70,12 +74,16 @@ pub struct Parts {
     pub routes: Routes,
     /// Who is ready.
     pub readiness: Readiness,
+    /// Whose timers and topics follow what runs.
+    pub workers: Workers,
+    /// Hosts that the operator lets plugins call, by plugin.
+    pub grants: BTreeMap<String, Grants>,
 }
 
 impl Plugins {
     /// None runs yet.
     pub fn new(parts: Parts) -> Plugins {
-        let Parts { market, host, store, blobs, routes, readiness } = parts;
+        let Parts { market, host, store, blobs, routes, readiness, workers, grants } = parts;
         let inner = Inner {
             market,
             host,
@@ -83,6 +91,8 @@ impl Plugins {
             blobs,
             routes,
             readiness,
+            workers,
+            grants,
             known: Mutex::default(),
             damaged: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
@@ -134,6 +144,9 @@ impl Plugins {
                 error.message().to_string()
             });
             self.note_readiness(&name, &running);
+            if let Ok(plugin) = &running {
+                self.inner.workers.runs(&installed.manifest, plugin).await?;
+            }
             self.known().insert(name, Known { installed, running });
         }
         self.publish()
@@ -149,7 +162,23 @@ impl Plugins {
 
     async fn load_and_start(&self, installed: &Installed) -> Result<Arc<Plugin>> {
         let spec = spec(&installed.manifest, &installed.component, &installed.entry.grants, &installed.config)?;
+        self.grant_hosts(&installed.manifest, &installed.entry.grants)?;
         self.load_and_start_spec(spec).await
+    }
+
+    /// From now on the plugin may call the hosts of its manifest, as far as the operator granted `outbound`, and those that the
+    /// configuration names.
+    fn grant_hosts(&self, manifest: &Manifest, capabilities: &[String]) -> Result<()> {
+        let outbound = &self.inner.host.services().outbound;
+        if !capabilities.iter().any(|granted| granted == "outbound") {
+            return outbound.set_grants(&manifest.name, None);
+        }
+        let mut grants = Grants::of(manifest.hosts.iter().map(String::as_str))?;
+        if let Some(Grants { hosts, allow_private }) = self.inner.grants.get(&manifest.name).cloned() {
+            grants.hosts.extend(hosts);
+            grants.allow_private.extend(allow_private);
+        }
+        outbound.set_grants(&manifest.name, Some(grants))
     }
 
     async fn load_and_start_spec(&self, spec: PluginSpec) -> Result<Arc<Plugin>> {
@@ -220,6 +249,7 @@ impl Plugins {
         })
         .await?;
         let spec = spec(&plan.manifest, &package.component, &plan.grants, &plan.config)?;
+        self.grant_hosts(&plan.manifest, &plan.grants)?;
         let plugin = self.load_and_start_spec(spec).await?;
         let this = self.clone();
         let installed =
@@ -227,6 +257,7 @@ impl Plugins {
                 .await?;
         let name = installed.entry.name.clone();
         tracing::info!(plugin = %name, version = %installed.entry.version, "installed");
+        self.inner.workers.runs(&installed.manifest, &plugin).await?;
         let running = Ok(plugin);
         self.note_readiness(&name, &running);
         self.damaged().remove(&name);
@@ -262,6 +293,7 @@ impl Plugins {
 
     /// Let nothing answer any more.
     pub fn stop(&self) {
+        self.inner.workers.stop();
         self.known().clear();
         self.damaged().clear();
         if let Err(error) = self.publish() {
@@ -523,6 +555,7 @@ impl Admin for Plugins {
         let _changing = self.inner.changing.lock().await;
         let (this, owned) = (self.clone(), name.to_string());
         blocking(move || this.inner.market.remove(&owned)).await?;
+        self.inner.workers.is_gone(name).await?;
         self.known().remove(name);
         self.damaged().remove(name);
         self.inner.readiness.forget(&format!("plugin:{name}"));

@@ -12,11 +12,19 @@ use crate::registry::Registry;
 use crate::screen::Screen;
 use crate::settings::{Choice, Settings};
 use crate::telemetry;
-use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Result, SystemClock};
-use mainstay_gateway::{AuthMode, Gateway, GatewayState, Readiness, Role, Routes, SharedRegistry, Tokens, VersionInfo};
+use crate::workers::{JobDesk, Workers};
+use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Random, Result, SystemClock};
+use mainstay_gateway::{
+    AuthMode, Gateway, GatewayState, JobsAdmin, Readiness, Role, Rooms, Routes, SharedRegistry, TablesAdmin, Tokens,
+    VersionInfo,
+};
 use mainstay_interfaces::kernel_metrics::KernelCollector;
 use mainstay_interfaces::{CompileIn, HostOptions, PluginHost, Services};
 use mainstay_market::{Installed, LockEntry, Lockfile, Market, Package};
+use mainstay_outbound::{DELIVERY_KIND, Deliverer};
+use mainstay_predictions::Predictions;
+use mainstay_schedule::process::ProcessExecutor;
+use mainstay_schedule::{Driver, DriverOptions};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use std::io::Write;
@@ -24,12 +32,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
 
 /// Name of the token by which the commands on this machine talk to a server that needs tokens.
 pub const LOCAL_TOKEN_NAME: &str = "this-machine";
 /// Where that token is, below the data folder.
 pub const LOCAL_TOKEN_FILE: &str = "secrets/local-token";
 const SWEEP_INTERVAL: Duration = Duration::from_secs(3600);
+/// How often pending rows of tables are looked at; sooner when there are many.
+const COMPACT_INTERVAL: Duration = Duration::from_secs(10);
 /// There once the standard plugins were placed: one that was removed since does not come back by itself.
 const PLACED_MARKER: &str = "standard-plugins-placed";
 const WITHOUT_PLUGINS: &str =
@@ -135,8 +147,65 @@ struct Running {
     gateway: Gateway,
     needs_token: bool,
     local_token: Option<PathBuf>,
-    sweeper: tokio::task::JoinHandle<()>,
+    sweeper: JoinHandle<()>,
+    background: Background,
+    predictions: Predictions,
+    /// Compacts tables until it is dropped.
+    compactor: mainstay_tables::Driver,
     url: String,
+}
+
+/// What works without being asked: jobs and events.
+struct Background {
+    jobs: Arc<Driver>,
+    events: Arc<mainstay_events::Driver>,
+    workers: Workers,
+    shutdown: CancellationToken,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Background {
+    fn new(settings: &Settings, services: &Services) -> Result<Background> {
+        let Services { scheduler, events, random, .. } = services;
+        // Unlike any other, also than this host before a restart: what an earlier one held is not its own.
+        let owner = format!("host-{:016x}", random.number());
+        let teller = mainstay_events::DriverOptions::new(owner.clone());
+        let teller = Arc::new(mainstay_events::Driver::new(events.clone(), teller));
+        let workers = Workers::new(scheduler.clone(), events.clone(), teller.clone());
+        let options = DriverOptions { attempts_max: settings.attempts_max, ..DriverOptions::new(owner) };
+        let mut jobs = Driver::new(scheduler.clone(), options);
+        jobs = jobs.with("process", Arc::new(ProcessExecutor::of_this_program()?));
+        jobs = jobs.with(DELIVERY_KIND, Arc::new(Deliverer::new(services.outbound.clone())));
+        for (kind, executor) in workers.executors() {
+            jobs = jobs.with(kind, executor);
+        }
+        let shutdown = CancellationToken::new();
+        Ok(Background { jobs: Arc::new(jobs), events: teller, workers, shutdown, tasks: Vec::new() })
+    }
+
+    /// Begin, once plugins run: nothing is tried before those are there that could do it.
+    async fn begin(&mut self, services: &Services) -> Result<()> {
+        mainstay_outbound::install(&services.scheduler).await?;
+        self.workers.follow_jobs().await?;
+        self.tasks.push(tokio::spawn(self.jobs.clone().run(self.shutdown.clone())));
+        self.tasks.push(tokio::spawn(self.events.clone().run(self.shutdown.clone())));
+        Ok(())
+    }
+
+    fn admin(&self, services: &Services) -> JobsAdmin {
+        let desk = JobDesk { driver: self.jobs.clone(), workers: self.workers.clone() };
+        JobsAdmin { scheduler: services.scheduler.clone(), host: Arc::new(desk) }
+    }
+
+    /// Tell what runs to end, and wait for it.
+    async fn stop(self) {
+        self.shutdown.cancel();
+        for task in self.tasks {
+            if let Err(error) = task.await {
+                tracing::warn!(%error, "work in the background ended by itself");
+            }
+        }
+    }
 }
 
 async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
@@ -158,7 +227,10 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let backend = BlobBackend::Local { folder: folder.path().join("blobs") };
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), settings.blob_grace)?;
     let services = settings.services(&store, &blobs)?;
-    let host = plugin_host(settings, services, folder.path())?;
+    let predictions = Predictions::new(services.tables.clone(), services.clock.clone());
+    let mut background = Background::new(settings, &services)?;
+    let jobs = background.admin(&services);
+    let host = plugin_host(settings, services.clone(), folder.path())?;
     let registry = SharedRegistry::default();
     registry.write().register_collector(Box::new(host.metrics()));
     registry.write().register_collector(Box::new(KernelCollector(host.services().kernels.clone())));
@@ -170,9 +242,12 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         blobs: blobs.clone(),
         routes: routes.clone(),
         readiness: readiness.clone(),
+        workers: background.workers.clone(),
+        grants: settings.outbound.clone(),
     });
     let chosen = choose(settings, &plugins, installed, folder.path()).await?;
     plugins.start(chosen).await?;
+    background.begin(&services).await?;
     let local_token = match needs_token {
         true => Some(make_local_token(&tokens, folder.path()).await?),
         false => None,
@@ -182,6 +257,12 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         blobs: blobs.clone(),
         tokens: tokens.clone(),
         admin: Arc::new(plugins.clone()),
+        rooms: Rooms {
+            jobs,
+            events: services.events.clone(),
+            predictions: predictions.clone(),
+            tables: TablesAdmin { tables: services.tables.clone(), query_bytes: settings.query_bytes },
+        },
         readiness,
         registry,
         version: version(),
@@ -192,8 +273,21 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let gateway = Gateway::start(options, state).await?;
     let url =
         settings.gateway.public_url.clone().unwrap_or_else(|| format!("http://{}", reachable(gateway.http_addr())));
-    let sweeper = tokio::spawn(sweep(blobs));
-    Ok(Running { store, plugins, tokens, gateway, needs_token, local_token, sweeper, url })
+    let compactor = services.tables.drive(COMPACT_INTERVAL)?;
+    let sweeper = tokio::spawn(sweep(blobs, services, settings.runs_kept));
+    Ok(Running {
+        store,
+        plugins,
+        tokens,
+        gateway,
+        needs_token,
+        local_token,
+        sweeper,
+        background,
+        predictions,
+        compactor,
+        url,
+    })
 }
 
 /// The host of plugins, as the settings say.
@@ -372,14 +466,23 @@ async fn make_local_token(tokens: &Tokens, data: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-async fn sweep(blobs: Blobs) {
+async fn sweep(blobs: Blobs, services: Services, runs_kept: Duration) {
     loop {
         tokio::time::sleep(SWEEP_INTERVAL).await;
+        if let Err(error) = remove_old_runs(&services, runs_kept).await {
+            tracing::warn!(%error, "old runs of jobs could not be removed; it is tried again in an hour");
+        }
         match blobs.collect_garbage().await {
             Ok(report) => tracing::debug!(?report, "swept blobs"),
             Err(error) => tracing::warn!(%error, "blobs could not be swept; it is tried again in an hour"),
         }
     }
+}
+
+async fn remove_old_runs(services: &Services, kept: Duration) -> Result<()> {
+    let before_ms = services.clock.now_ms().saturating_sub(kept.as_millis().min(i64::MAX as u128) as i64);
+    while services.scheduler.prune(before_ms).await? > 0 {}
+    Ok(())
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
@@ -441,6 +544,15 @@ impl Running {
             self.tokens.revoke(LOCAL_TOKEN_NAME).await?;
             std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))?;
         }
+        self.background.stop().await;
+        let (predictions, compactor) = (self.predictions, self.compactor);
+        blocking(move || {
+            // What was offered is written before the tables rest.
+            predictions.close();
+            drop(compactor);
+            Ok(())
+        })
+        .await?;
         self.plugins.stop();
         let store = self.store;
         blocking(move || store.close()).await?;

@@ -6,14 +6,17 @@
 
 use crate::config::{self, Config, Engine, Protect, Required};
 use crate::data_folder;
-use mainstay_base::{Error, Result, SystemClock};
+use mainstay_base::{Error, OsRandom, Result, SystemClock};
 use mainstay_directory::{Directory, Evidence, LabelEvidence, ProtectionRule};
 use mainstay_gateway::{AuthMode, GatewayLimits, GatewayOptions};
 use mainstay_interfaces::{CompileLimits, EngineOptions, Services};
 use mainstay_kernels::Kernels;
 use mainstay_networks::Runtime;
+use mainstay_outbound::{Grants, HostGrant, SecretKey};
 use mainstay_store::blobs::Blobs;
 use mainstay_store::{EngineKind, Store, StoreOptions};
+use mainstay_tables::{Tables, TablesOptions};
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -45,6 +48,16 @@ pub struct Settings {
     pub kernels: mainstay_kernels::Options,
     /// How ONNX graphs beyond our own operations are run.
     pub networks: mainstay_networks::Options,
+    /// Threads that work on SQL and windows of tables.
+    pub query_threads: usize,
+    /// Memory of one SQL query.
+    pub query_bytes: usize,
+    /// Attempts at jobs at the same time.
+    pub attempts_max: usize,
+    /// How long runs of jobs are kept after their end.
+    pub runs_kept: Duration,
+    /// Hosts that plugins may call, beside those of their manifests, by plugin.
+    pub outbound: BTreeMap<String, Grants>,
     /// Pointers that move only with evidence.
     pub protect: Vec<ProtectionRule>,
     /// How log lines look and which appear.
@@ -98,9 +111,12 @@ impl Settings {
             blobs,
             sandbox,
             kernels,
+            tables,
+            jobs,
             log,
             traces,
             shutdown,
+            outbound,
             protect,
         } = config;
         let gateway = gateway(http, grpc, auth)?;
@@ -117,6 +133,8 @@ impl Settings {
         } = kernels;
         let kernel_threads =
             if kernel_threads == 0 { mainstay_kernels::Options::default().threads } else { kernel_threads };
+        let config::Tables { query_threads, query_mib } = tables;
+        let config::Jobs { attempts_max, keep_days } = jobs;
         let config::Shutdown { drain_s } = shutdown;
         Ok(Settings {
             data: data.map_or_else(data_folder::default_path, PathBuf::from),
@@ -146,6 +164,11 @@ impl Settings {
                     ..mainstay_networks::Limits::default()
                 },
             )?,
+            query_threads,
+            query_bytes: query_mib * MIB,
+            attempts_max,
+            runs_kept: Duration::from_secs(keep_days * 24 * 3600),
+            outbound: grants(outbound)?,
             protect: protect.into_iter().map(rule).collect(),
             log,
             traces,
@@ -175,7 +198,12 @@ impl Settings {
         let networks = self.networks.clone();
         let import = Box::new(move |bytes: &[u8]| mainstay_networks::import(bytes, &networks));
         let kernels = Kernels::start_with(&self.kernels, clock, import)?;
-        Ok(Services::new(store.clone(), blobs.clone(), directory, kernels))
+        let options =
+            TablesOptions { query_threads: self.query_threads, ..TablesOptions::new(self.data.join("tables")) };
+        let tables = Tables::open(store.clone(), options)?;
+        let key = SecretKey::load_or_create(&self.data.join("secrets/outbound-key"), &OsRandom)?;
+        let services = Services::new(store.clone(), blobs.clone(), directory, kernels, tables, key)?;
+        Ok(services)
     }
 
     /// The store's options, for a data folder made with this engine.
@@ -190,6 +218,24 @@ impl Settings {
             ..StoreOptions::new(self.data.join("store"))
         }
     }
+}
+
+/// What the operator grants each plugin; a host that may lie in a private network is granted like any other, too.
+fn grants(outbound: Vec<config::Outbound>) -> Result<BTreeMap<String, Grants>> {
+    let mut by_plugin: BTreeMap<String, Grants> = BTreeMap::new();
+    for (number, entry) in outbound.into_iter().enumerate() {
+        let config::Outbound { plugin, hosts, allow_private } = entry;
+        let grants = by_plugin.entry(plugin).or_default();
+        for host in hosts {
+            let host: HostGrant = host.parse().map_err(|error: Error| error.context(format!("`outbound` {number}")))?;
+            if allow_private {
+                grants.allow_private.push(host.clone());
+            }
+            grants.hosts.push(host);
+        }
+        grants.check().map_err(|error| error.context(format!("`outbound` {number}")))?;
+    }
+    Ok(by_plugin)
 }
 
 fn rule(protect: Protect) -> ProtectionRule {
@@ -283,11 +329,14 @@ mod tests {
             data, plugins, registry, gateway, asked_engine, memtable_bytes_max, blob_grace, sandbox, ..
         } = &settings;
         let EngineOptions { instances, threads, .. } = sandbox;
-        let Settings { compile, kernels, networks, protect, log, traces, drain, .. } = &settings;
+        let Settings { query_threads, query_bytes, .. } = &settings;
+        let Settings {
+            compile, kernels, networks, attempts_max, runs_kept, outbound, protect, log, traces, drain, ..
+        } = &settings;
         let store = settings.store(asked_engine.unwrap());
         format!(
             "{data:?} {plugins:?} {registry:?} {gateway:?} {memtable_bytes_max} {blob_grace:?} {instances} {threads} \
-             {compile:?} {kernels:?} {networks:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
+             {compile:?} {kernels:?} {networks:?} {query_threads} {query_bytes} {attempts_max} {runs_kept:?} {outbound:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
             store.engine
         )
     }
@@ -299,6 +348,7 @@ mod tests {
             ("/grpc/listen", json!("off")),
             ("/http/public-url", json!("https://models.example")),
             ("/traces/sample-share", json!(0.5)),
+            ("/outbound", json!([{"plugin": "x", "hosts": ["example.com"]}])),
             (
                 "/protect",
                 json!([{"kind": "model", "name-pattern": "*", "pointer": "production", "requires": [{"path": ["x"]}]}]),

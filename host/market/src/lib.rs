@@ -20,6 +20,7 @@ mod worlds;
 pub use lockfile::{LOCK_FILE, LockEntry, Lockfile, PLUGINS_MAX};
 pub use manifest::{
     CAPABILITIES, ConfigFile, Limits, MANIFEST_FILE, Manifest, Method, RESERVED_PATHS, RESERVED_PREFIXES, Right, Route,
+    Timer,
 };
 pub use market::{Installed, Market, Order, Plan, list, load};
 pub use nearest::nearest;

@@ -19,8 +19,23 @@ pub const MANIFEST_FILE: &str = "plugin.toml";
 
 /// Names of the capabilities that a manifest may ask for. What each allows, and where it is checked, is the business of the
 /// room that answers imports; the binary's tests hold the two lists together.
-pub const CAPABILITIES: &[&str] =
-    &["keys", "index", "blobs", "directory.read", "directory.write", "arrays", "arrays.read", "models"];
+pub const CAPABILITIES: &[&str] = &[
+    "keys",
+    "index",
+    "blobs",
+    "directory.read",
+    "directory.write",
+    "arrays",
+    "arrays.read",
+    "models",
+    "events.publish",
+    "events.subscribe",
+    "jobs.start",
+    "outbound",
+    "tables.append",
+    "tables.read",
+    "tables.aggregate",
+];
 
 /// Paths that the host answers itself; no plugin may claim them.
 pub const RESERVED_PATHS: &[&str] = &["/healthz", "/readyz", "/metrics"];
@@ -67,6 +82,18 @@ pub struct Manifest {
     #[serde(default)]
     #[schemars(length(max = 1000))]
     pub routes: Vec<Route>,
+    /// Topics whose events a plugin of the world `worker` is told of: the publishing plugin's name, `/`, and its topic.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(regex(pattern = r"^[a-z][a-z0-9-]{0,62}/[a-z0-9.-]{1,64}$")), extend("uniqueItems" = true))]
+    pub topics: Vec<String>,
+    /// Times at which a plugin of the world `worker` is called.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16))]
+    pub timers: Vec<Timer>,
+    /// Hosts that the plugin calls, for example `api.example.com` or `*.example.com`. An operator can grant it others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 255)), extend("uniqueItems" = true))]
+    pub hosts: Vec<String>,
     /// Lines shown when the host starts, for example what to export. `{url}` becomes the address of the host. A line with
     /// `{token}` is shown only where requests need a token; `{token}` becomes the word TOKEN, in whose place a user writes
     /// his own.
@@ -115,6 +142,31 @@ pub struct Limits {
     #[schemars(with = "u32", range(min = 0, max = 65_536))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue: Option<u32>,
+}
+
+/// A time at which a worker is called: again and again, or whenever a clock shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Timer {
+    /// What the plugin knows it by.
+    #[schemars(regex(pattern = r"^[a-z0-9][a-z0-9-]{0,62}$"), extend("examples" = ["nightly"]))]
+    pub name: String,
+    /// From one call to the next, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "u64", range(min = 1, max = 31_536_000))]
+    pub every_s: Option<u64>,
+    /// A cron expression of five fields, for example `0 3 * * *`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "String", length(min = 9, max = 200))]
+    pub cron: Option<String>,
+    /// The time zone of `cron`, by its IANA name.
+    #[serde(default = "utc")]
+    #[schemars(length(min = 1, max = 64))]
+    pub time_zone: String,
+}
+
+fn utc() -> String {
+    "UTC".into()
 }
 
 /// Where the rules for the plugin's settings stand.
@@ -286,6 +338,7 @@ impl Manifest {
         self.check_capabilities(&mut problems);
         self.check_worlds(&mut problems);
         self.check_routes(&mut problems);
+        self.check_worker(&mut problems);
         self.check_hints(&mut problems);
         problems
     }
@@ -341,6 +394,38 @@ impl Manifest {
             if let Some(twin) = twin {
                 let message = format!("`{route}` is claimed already by the route `{twin}`; give each method one route");
                 problems.push(Problem::value(format!("/routes/{number}"), message));
+            }
+        }
+    }
+
+    fn check_worker(&self, problems: &mut Vec<Problem>) {
+        let is_worker = self.has_world("mainstay:worker/worker");
+        for (pointer, is_empty) in [("/topics", self.topics.is_empty()), ("/timers", self.timers.is_empty())] {
+            if !is_worker && !is_empty {
+                let name = &pointer[1..];
+                let message = format!(
+                    "{name} need the world `worker`; add `mainstay:worker/worker@0.1.0` to `worlds` or remove the {name}"
+                );
+                problems.push(Problem::key(pointer, message));
+            }
+        }
+        let needs =
+            [("/topics", self.topics.is_empty(), "events.subscribe"), ("/hosts", self.hosts.is_empty(), "outbound")];
+        for (pointer, is_empty, capability) in needs {
+            if !is_empty && !self.capabilities.iter().any(|asked| asked == capability) {
+                let message = format!("it needs the capability `{capability}`; add it to `capabilities`");
+                problems.push(Problem::key(pointer, message));
+            }
+        }
+        for (number, timer) in self.timers.iter().enumerate() {
+            let pointer = format!("/timers/{number}");
+            if timer.every_s.is_some() == timer.cron.is_some() {
+                problems
+                    .push(Problem::value(pointer.clone(), "a timer has either `every-s` or `cron`; write one of them"));
+            }
+            if self.timers[..number].iter().any(|earlier| earlier.name == timer.name) {
+                let message = format!("there is a timer `{}` already; give each its own name", timer.name);
+                problems.push(Problem::value(format!("{pointer}/name"), message));
             }
         }
     }

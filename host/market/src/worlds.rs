@@ -21,8 +21,11 @@ const CONTRACTS: &[&[(&str, &str)]] = &[
         ("host/ambient.wit", include_str!("../../../wit/host/ambient.wit")),
         ("host/blobs.wit", include_str!("../../../wit/host/blobs.wit")),
         ("host/directory.wit", include_str!("../../../wit/host/directory.wit")),
+        ("host/events.wit", include_str!("../../../wit/host/events.wit")),
         ("host/index.wit", include_str!("../../../wit/host/index.wit")),
+        ("host/jobs.wit", include_str!("../../../wit/host/jobs.wit")),
         ("host/keys.wit", include_str!("../../../wit/host/keys.wit")),
+        ("host/outbound.wit", include_str!("../../../wit/host/outbound.wit")),
     ],
     &[("lifecycle/lifecycle.wit", include_str!("../../../wit/lifecycle/lifecycle.wit"))],
     &[
@@ -30,8 +33,10 @@ const CONTRACTS: &[&[(&str, &str)]] = &[
         ("numeric/stats.wit", include_str!("../../../wit/numeric/stats.wit")),
         ("numeric/models.wit", include_str!("../../../wit/numeric/models.wit")),
     ],
+    &[("data/tables.wit", include_str!("../../../wit/data/tables.wit"))],
     &[("api/api.wit", include_str!("../../../wit/api/api.wit"))],
     &[("transform/transform.wit", include_str!("../../../wit/transform/transform.wit"))],
+    &[("worker/worker.wit", include_str!("../../../wit/worker/worker.wit"))],
 ];
 
 /// A name with a version, for example `mainstay:api/api@0.1.0`.
@@ -283,7 +288,12 @@ fn plain(function: &str) -> &str {
 /// Interfaces that the component imports and the manifest asks no right for: calls to them will be denied.
 fn denied_imports(manifest: &Manifest, imports: &[Used]) -> Vec<String> {
     let needs = |import: &&Used| {
-        let name = match import.path.strip_prefix("mainstay:host/").or(import.path.strip_prefix("mainstay:numeric/"))? {
+        let name = match import
+            .path
+            .strip_prefix("mainstay:host/")
+            .or(import.path.strip_prefix("mainstay:numeric/"))
+            .or(import.path.strip_prefix("mainstay:data/"))?
+        {
             "stats" => "arrays",
             name => name,
         };
@@ -321,7 +331,10 @@ mod tests {
         embedded.sort();
         assert_eq!(embedded, on_disk);
         let known: Vec<String> = worlds().iter().map(WorldName::to_string).collect();
-        assert_eq!(known, ["mainstay:api/api@0.1.0", "mainstay:transform/transform@0.1.0"]);
+        assert_eq!(
+            known,
+            ["mainstay:api/api@0.1.0", "mainstay:transform/transform@0.1.0", "mainstay:worker/worker@0.1.0"]
+        );
     }
 
     #[test]
@@ -345,12 +358,12 @@ mod tests {
         check(
             "mainstay:api/app@0.1.0",
             "unknown world `mainstay:api/app`; did you mean `mainstay:api/api`? this host runs `mainstay:api/api@0.1.0`, \
-             `mainstay:transform/transform@0.1.0`",
+             `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
         );
         check(
             "other:thing/else@1.0.0",
             "unknown world `other:thing/else`; this host runs `mainstay:api/api@0.1.0`, \
-             `mainstay:transform/transform@0.1.0`",
+             `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
         );
     }
 

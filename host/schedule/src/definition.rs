@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::limits::{
-    ATTEMPTS_MAX, CALLBACKS_MAX, CATCH_UP_MAX, DOCUMENT_BYTES_MAX, NAME_BYTES_MAX, SPAN_MS_MAX, TRIGGERS_MAX,
+    ATTEMPTS_MAX, CALLBACKS_MAX, CATCH_UP_MAX, DOCUMENT_BYTES_MAX, NAME_BYTES_MAX, PLUGINS_MAX, SPAN_MS_MAX,
+    TRIGGERS_MAX,
 };
 use crate::trigger::Trigger;
 
@@ -69,6 +70,9 @@ pub struct JobDefinition {
     /// Other jobs that are started by what becomes of this one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub callbacks: Vec<Callback>,
+    /// Plugins that may start it; none may unless it is named here.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plugins: Vec<String>,
 }
 
 /// What is carried out, and by which executor.
@@ -218,6 +222,7 @@ impl JobDefinition {
             catch_up: CatchUp::default(),
             misfire: Misfire::default(),
             callbacks: Vec::new(),
+            plugins: Vec::new(),
         }
     }
 
@@ -247,6 +252,10 @@ impl JobDefinition {
         }
         for callback in &self.callbacks {
             check_name("job of a callback", &callback.job)?;
+        }
+        check_count("plugins", self.plugins.len(), PLUGINS_MAX)?;
+        for plugin in &self.plugins {
+            check_name("plugin", plugin)?;
         }
         self.retry.check()?;
         check_span("attempt-timeout-ms", self.attempt_timeout_ms, 1)?;

@@ -49,7 +49,8 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    pub(crate) fn new(clock: Arc<dyn Clock>) -> Heartbeat {
+    /// The first sign is now.
+    pub fn new(clock: Arc<dyn Clock>) -> Heartbeat {
         let heartbeat = Heartbeat { clock, last_ns: Arc::default() };
         heartbeat.beat();
         heartbeat

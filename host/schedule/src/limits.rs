@@ -9,6 +9,8 @@ pub const NAME_BYTES_MAX: usize = 128;
 pub const TRIGGERS_MAX: usize = 16;
 /// Most callbacks of a job.
 pub const CALLBACKS_MAX: usize = 16;
+/// Most plugins that a job names as those that may start it.
+pub const PLUGINS_MAX: usize = 64;
 /// Most attempts of a run.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Most missed occurrences that `catch-up: all` may start.

@@ -266,12 +266,14 @@ impl Prepared {
                         *now = None;
                     }
                 }
-                Operation::Add { key, amount } => {
+                Operation::Add { key, amount, is_told } => {
                     let now = now.get_mut(key).expect("every counter was read");
                     let result = add(key, now, *amount)?;
                     let value = Bytes::copy_from_slice(&result.to_le_bytes());
                     *now = Some(value.clone());
-                    results.push(result);
+                    if *is_told {
+                        results.push(result);
+                    }
                     *operation = Operation::Put { key: std::mem::take(key), value };
                 }
                 Operation::Append { .. } | Operation::SetFields { .. } | Operation::RemoveDocument { .. } => {}

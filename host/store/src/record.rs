@@ -75,7 +75,7 @@ impl Writer {
                 self.key(key);
                 self.bytes(fragment);
             }
-            Operation::Add { key, amount } => {
+            Operation::Add { key, amount, .. } => {
                 // The commit pipeline replaces these; what is written is the value.
                 self.out.push(PUT);
                 self.key(key);

@@ -46,13 +46,34 @@ pub(crate) enum Expect {
 /// One change; keys are physical.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Operation {
-    Put { key: Bytes, value: Bytes },
-    Delete { key: Bytes },
-    DeleteRange { start: Bytes, end: Bytes },
-    Append { key: Bytes, fragment: Bytes },
-    Add { key: Bytes, amount: i64 },
-    SetFields { row: Arc<RowName>, fields: Vec<FieldWrite> },
-    RemoveDocument { row: Arc<RowName> },
+    Put {
+        key: Bytes,
+        value: Bytes,
+    },
+    Delete {
+        key: Bytes,
+    },
+    DeleteRange {
+        start: Bytes,
+        end: Bytes,
+    },
+    Append {
+        key: Bytes,
+        fragment: Bytes,
+    },
+    /// `is_told`: whether the new value is in the receipt.
+    Add {
+        key: Bytes,
+        amount: i64,
+        is_told: bool,
+    },
+    SetFields {
+        row: Arc<RowName>,
+        fields: Vec<FieldWrite>,
+    },
+    RemoveDocument {
+        row: Arc<RowName>,
+    },
 }
 
 impl Transaction {
@@ -154,9 +175,18 @@ impl Transaction {
 
     /// Add to the counter under `key`: eight bytes, little endian, absent counting as 0. The new value is in the receipt.
     pub fn add(&mut self, space: &Space, key: &[u8], amount: i64) -> Result<()> {
+        self.push_add(space, key, amount, true)
+    }
+
+    /// The same for a room's own counts in somebody else's transaction: the new value is not in the receipt.
+    pub fn add_untold(&mut self, space: &Space, key: &[u8], amount: i64) -> Result<()> {
+        self.push_add(space, key, amount, false)
+    }
+
+    fn push_add(&mut self, space: &Space, key: &[u8], amount: i64, is_told: bool) -> Result<()> {
         limits::check_key(key)?;
         self.take(key.len() + size_of::<i64>())?;
-        self.operations.push(Operation::Add { key: space.key(key), amount });
+        self.operations.push(Operation::Add { key: space.key(key), amount, is_told });
         Ok(())
     }
 

@@ -2,9 +2,11 @@
 //!
 //! Owns nothing but misbehaviour; `tests/hostile/` says what the host makes of each. Bounded by: the host, which is the point.
 
-use mainstay_sdk::columns::Column;
+use mainstay_sdk::columns::{Column, Frame};
 use mainstay_sdk::http::{Reply, Request};
-use mainstay_sdk::stats::{self, Estimate, Resampling};
+use mainstay_sdk::outbound::Call;
+use mainstay_sdk::stats::{self, Absent, Estimate, Resampling};
+use mainstay_sdk::tables::{self, AsOf, Kind, Schema};
 use mainstay_sdk::{Api, Error, Key, Result, clock, keys, log, random, transact};
 use std::hint::black_box;
 
@@ -33,6 +35,15 @@ impl Api for Hostile {
             "endless-discrepancy" => compare_endlessly(),
             "peek" => Ok(Reply::json(&Column::real64(&[1.0, 2.0])?.read_numbers(0, 2)?)?),
             "count" => count(),
+            "fill" => fill_table(request.query().get("rows").and_then(|rows| rows.parse().ok()).unwrap_or(0)),
+            "foreign-topic" => publish("../tracking/registry"),
+            "endless-event" => publish(&"x".repeat(65)),
+            "free-command" => start_job("anything"),
+            "metadata" => {
+                Ok(Reply::text(Call::new("GET", "http://169.254.169.254/latest/").send()?.status.to_string()))
+            }
+            "loopback" => Ok(Reply::text(Call::new("GET", "http://127.0.0.1:1/").send()?.status.to_string())),
+            other if other.starts_with("window-") => look_at_rows(other),
             "unwrap-a-denial" => Ok(Reply::text(format!("{:?}", keys::get(Key::new().text("k")).unwrap()))),
             other => Err(Error::not_found(format!("no such misbehaviour: `{other}`"))),
         }
@@ -95,6 +106,67 @@ fn compare_endlessly() -> Result<Reply> {
 fn count() -> Result<Reply> {
     let (_, receipt) = transact(|tx, _| tx.add(Key::new().text("count"), 1))?;
     Reply::json(&receipt.counters[0])
+}
+
+/// Rows of its own, one a second.
+fn fill_table(rows: usize) -> Result<Reply> {
+    tables::create("people", &Schema::new("time").column("income", Kind::Real64).column("place", Kind::Text))?;
+    let start_us = 1_767_000_000_000_000;
+    let times: Vec<i64> = (0..rows as i64).map(|at| start_us + at * 1_000_000).collect();
+    let incomes: Vec<f64> = (0..rows).map(|at| at as f64).collect();
+    let frame = Frame::of([
+        ("time", &Column::integer64(&times)?),
+        ("income", &Column::real64(&incomes)?),
+        ("place", &Column::text((0..rows).map(|at| Some(if at % 50 == 0 { "small" } else { "large" })))?),
+    ])?;
+    transact(|tx, _| tx.append_rows("people", &frame))?;
+    Reply::json(&rows)
+}
+
+/// Takes all rows without the right to read them, and tries to find out about one.
+fn look_at_rows(how: &str) -> Result<Reply> {
+    let until_us = if how == "window-open" { i64::MAX } else { 1_767_100_000_000_000 };
+    let rows = tables::window("hostile__people", &[], i64::MIN, until_us)?;
+    let income = rows.column("income")?;
+    let told = match how {
+        "window-read" => format!("{:?}", income.read_numbers(0, 1)?),
+        "window-copy" => format!("{:?}", income.affine(0.0, 1.0)?.read_numbers(0, 1)?),
+        "window-slice" => format!("{}", income.slice(0, 1)?.len()),
+        "window-threshold" => format!("{:?}", stats::summaries(&[&income.at_least(10.0)?], Absent::Skip)?.len()),
+        "window-edges" => format!("{:?}", stats::histogram(&[&income], &[0.0, 0.5, 1.0], true)?),
+        "window-extreme" => format!("{:?}", stats::quantiles(&[&income], &[1.0], Absent::Skip)?),
+        "window-census" => format!("{:?}", stats::censuses(&[&income], 0.0, 1.0)?),
+        "window-join" => {
+            let times = Column::integer64(&[i64::MAX])?;
+            let mine = Frame::of([("time", &times), ("place", &Column::text([Some("small")])?)])?;
+            AsOf::new(["place"], "time", "time").join(&mine, &rows)?.rows().to_string()
+        }
+        "window-groups" => {
+            let labels = Column::boolean(&vec![true; rows.rows() as usize])?;
+            format!("{}", stats::rates_by_group(&labels, &labels, &[&rows.column("place")?], None)?.len())
+        }
+        "window-budget" => {
+            let columns = vec![&income; 1_000];
+            for _ in 0..3 {
+                stats::summaries(&columns, Absent::Skip)?;
+            }
+            "judged".to_owned()
+        }
+        _ => {
+            let summary = stats::summaries(&[&income], Absent::Skip)?.remove(0).map_err(|why| why.error)?;
+            format!("{} {} {} {}", summary.count, summary.mean, summary.least, summary.greatest)
+        }
+    };
+    Ok(Reply::text(told))
+}
+
+fn publish(topic: &str) -> Result<Reply> {
+    transact(|tx, _| tx.publish(topic, "happened", None, &1)).map(|_| Reply::text("published"))
+}
+
+fn start_job(job: &str) -> Result<Reply> {
+    transact(|tx, _| tx.start_job(job, &std::collections::BTreeMap::<String, String>::new()))
+        .map(|_| Reply::text("started"))
 }
 
 mainstay_sdk::export_api!(Hostile);

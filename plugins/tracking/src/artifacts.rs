@@ -11,7 +11,7 @@ use crate::errors::{Code, Failure, Outcome};
 use crate::json::{self, Object};
 use crate::runs;
 use crate::settings::{self, Settings};
-use crate::store::{self, change};
+use crate::store::{self, Lifecycle, Place, change, indexes};
 use crate::wire::{Args, Field, Kind, optional, required};
 use mainstay_sdk::blobs::{self, BlobInfo, Entry};
 use mainstay_sdk::http::{Body, Reply, Request};
@@ -201,6 +201,7 @@ fn keep(name: &str, blob: &BlobInfo) -> Outcome<Reply> {
     let bucket = bucket_of(name);
     let settings = settings::get()?;
     change(|tx| {
+        touch_run(tx, name)?;
         let old = blobs::lookup(name)?;
         if old.as_ref().is_some_and(|old| old.sha256 == blob.sha256) {
             return Ok(());
@@ -230,6 +231,23 @@ fn keep(name: &str, blob: &BlobInfo) -> Outcome<Reply> {
         Some(text) => reply.header("x-mainstay-warning", text),
         None => reply,
     })
+}
+
+/// A file for a run is activity of that run. Where artifacts go is the experiment's choice, so this knows the usual place only.
+fn touch_run(tx: &Transaction, name: &str) -> Outcome<()> {
+    let mut parts = name.split('/');
+    let (Some(_), Some(run_id), Some("artifacts")) = (parts.next(), parts.next(), parts.next()) else { return Ok(()) };
+    if run_id.len() != runs::ID_BYTES {
+        return Ok(());
+    }
+    let key = store::run_key(run_id);
+    let Some(place) = keys::get(&key)? else { return Ok(()) };
+    if Place::decode(&place)?.lifecycle == Lifecycle::Active {
+        // Not to bring back a run that is removed at the same time.
+        tx.expect_unchanged(&key)?;
+        tx.index(indexes::RUNS).set(run_id, [runs::activity()])?;
+    }
+    Ok(())
 }
 
 /// Say it when a quota is nearly used up.

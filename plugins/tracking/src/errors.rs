@@ -126,6 +126,24 @@ impl From<sdk::Error> for Failure {
     }
 }
 
+/// What the host is told where nobody waits for an answer in the API's words: in a timer, an event, at the start.
+impl From<Failure> for sdk::Error {
+    fn from(failure: Failure) -> Self {
+        let kind = match failure.code {
+            Code::InvalidParameterValue | Code::BadRequest | Code::ResourceAlreadyExists | Code::NotImplemented => {
+                sdk::ErrorKind::Invalid
+            }
+            Code::ResourceDoesNotExist | Code::EndpointNotFound => sdk::ErrorKind::NotFound,
+            Code::PermissionDenied => sdk::ErrorKind::Denied,
+            Code::ResourceConflict => sdk::ErrorKind::Conflict,
+            Code::ResourceExhausted | Code::StorageFull => sdk::ErrorKind::Exhausted,
+            Code::TemporarilyUnavailable => sdk::ErrorKind::Unavailable,
+            Code::InternalError => sdk::ErrorKind::Internal,
+        };
+        Self::new(kind, failure.message)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -147,6 +165,8 @@ mod tests {
         check(sdk::Error::exhausted("the disk is full"), 507, false);
         check(sdk::Error::unavailable("x"), 503, true);
         check(sdk::Error::internal("x"), 500, true);
+        let there_and_back = sdk::Error::from(Failure::from(sdk::Error::unavailable("x")));
+        assert_eq!((there_and_back.kind(), there_and_back.message()), (sdk::ErrorKind::Unavailable, "x"));
         assert_eq!(Failure::from(sdk::Error::exhausted("x")).code.name(), "RESOURCE_EXHAUSTED");
         assert!(!REPEATED.contains(&Code::ResourceExhausted.status()));
     }

@@ -15,6 +15,7 @@ use crate::wire::{Args, Field, Kind, optional, required};
 use mainstay_sdk::index::{self, DocumentRef, Field as Write, field};
 use mainstay_sdk::{Transaction, clock, keys};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// The experiment that is always there.
 pub const DEFAULT_ID: &str = "0";
@@ -260,19 +261,19 @@ pub fn update(args: Args) -> Outcome<Vec<u8>> {
 }
 
 /// `experiments/delete`
-pub fn delete(args: Args) -> Outcome<Vec<u8>> {
-    set_stage(args, Lifecycle::Deleted)
+pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
+    set_stage(args, by, Lifecycle::Deleted)
 }
 
 /// `experiments/restore`
-pub fn restore(args: Args) -> Outcome<Vec<u8>> {
-    set_stage(args, Lifecycle::Active)
+pub fn restore(args: Args, by: &str) -> Outcome<Vec<u8>> {
+    set_stage(args, by, Lifecycle::Active)
 }
 
-fn set_stage(args: Args, stage: Lifecycle) -> Outcome<Vec<u8>> {
+fn set_stage(args: Args, by: &str, stage: Lifecycle) -> Outcome<Vec<u8>> {
     let args = args.checked(BY_ID)?;
     let id = validate::experiment_id(args.text_or_empty("experiment_id"))?;
-    let state = CascadeState { experiment_id: id.clone(), deleting: stage == Lifecycle::Deleted };
+    let state = CascadeState { experiment_id: id.clone(), deleting: stage == Lifecycle::Deleted, by: by.to_owned() };
     change(|tx| {
         let mut record = record(&id)?;
         if record.is_deleted == state.deleting {
@@ -297,13 +298,16 @@ fn set_stage(args: Args, stage: Lifecycle) -> Outcome<Vec<u8>> {
 struct CascadeState {
     experiment_id: String,
     deleting: bool,
+    /// Who asked for it; notes of earlier versions do not say.
+    #[serde(default)]
+    by: String,
 }
 
 /// Give every run of an experiment the experiment's stage.
 fn cascade(state: &CascadeState) -> Outcome<()> {
     let (from, to) =
         if state.deleting { (Lifecycle::Active, Lifecycle::Deleted) } else { (Lifecycle::Deleted, Lifecycle::Active) };
-    let place = Place { lifecycle: to, experiment_id: state.experiment_id.clone() }.encode();
+    let place = Place { lifecycle: to, experiment_id: state.experiment_id.clone() };
     let step = |tx: &Transaction| {
         let query = index::Query::new()
             .filter(field("experiment_id").equal(&state.experiment_id) & field("lifecycle_stage").equal(from.word()))
@@ -311,13 +315,18 @@ fn cascade(state: &CascadeState) -> Outcome<()> {
             .limit(CASCADE_STEP);
         let runs = index::select(indexes::RUNS, &query)?;
         for run in runs.iter() {
-            tx.expect_present(store::run_key(run.id()))?;
-            tx.put(store::run_key(run.id()), &place)?;
-            tx.index(indexes::RUNS).set(run.id(), crate::runs::stage_fields(to))?;
+            // A run that somebody deletes, restores or removes meanwhile is looked at again.
+            tx.expect_unchanged(store::run_key(run.id()))?;
+            crate::runs::move_to_stage(tx, run.id(), &place, &state.by, json!({"with_experiment": true}))?;
         }
         Ok(!runs.is_empty())
     };
-    while change(step)?.0 {}
+    loop {
+        keys::renew()?;
+        if !change(step)?.0 {
+            break;
+        }
+    }
     change(|tx| Ok(tx.delete(store::cascade_key(&state.experiment_id))?))?;
     Ok(())
 }

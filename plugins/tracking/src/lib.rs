@@ -2,10 +2,12 @@
 //!
 //! This file is the table of what answers where. Pure modules (`wire`, `validate`, `search`, `history`, `json`, `names`)
 //! know nothing of the host; the others read and write through `store`. Every handler returns bytes or a [`Failure`],
-//! which becomes the API's error envelope. Bounded by the manifest's limits and by `validate`.
+//! which becomes the API's error envelope. Beside requests there are two timers (`stale`, `removal`) and the plugin's own
+//! events, which `webhooks` hands to those who wait for them. Bounded by the manifest's limits and by `validate`.
 
 pub mod artifacts;
 pub mod errors;
+pub mod events;
 pub mod experiments;
 pub mod history;
 pub mod inputs;
@@ -20,15 +22,18 @@ pub mod removal;
 pub mod runs;
 pub mod search;
 pub mod settings;
+pub mod stale;
 pub mod store;
 pub mod traces;
 pub mod validate;
+pub mod webhooks;
 pub mod wire;
 
 use errors::{Code, Failure, Outcome};
 use mainstay_sdk::blobs::BlobInfo;
 use mainstay_sdk::http::{Reply, Request};
-use mainstay_sdk::{Api, Result};
+use mainstay_sdk::worker::{Event, Timer};
+use mainstay_sdk::{Api, Result, Worker};
 use registry::versions;
 use wire::Args;
 
@@ -36,12 +41,11 @@ use wire::Args;
 pub struct Tracking;
 
 mainstay_sdk::export_api!(Tracking);
+mainstay_sdk::export_worker!(Tracking, beside api);
 
 impl Api for Tracking {
     fn start(_previous: Option<&str>) -> Result<()> {
-        experiments::start()
-            .and_then(|()| removal::start())
-            .map_err(|failure| mainstay_sdk::Error::internal(failure.message))
+        experiments::start().and_then(|()| removal::start()).map_err(mainstay_sdk::Error::from)
     }
 
     fn handle(request: &Request) -> Result<Reply> {
@@ -54,6 +58,21 @@ impl Api for Tracking {
             _ => Err(no_such_endpoint(request)),
         };
         Ok(outcome.unwrap_or_else(|failure| refuse(&failure)))
+    }
+}
+
+impl Worker for Tracking {
+    fn on_event(event: &Event) -> Result<()> {
+        webhooks::delivery::on_event(event)
+    }
+
+    fn on_timer(timer: &Timer) -> Result<()> {
+        match timer.name() {
+            "close-stale-runs" => stale::tick()?,
+            "remove-deleted" => removal::tick()?,
+            other => return Err(mainstay_sdk::Error::invalid(format!("this plugin has no timer `{other}`"))),
+        }
+        Ok(())
     }
 }
 
@@ -124,12 +143,8 @@ const API: &[(&str, &str, Handler)] = &[
     ("POST", "runs/log-parameter", metrics::log_param),
     ("POST", "runs/set-tag", runs::set_tag),
     ("POST", "runs/delete-tag", runs::delete_tag),
-    ("POST", "runs/create", runs::create),
     ("GET", "runs/get", runs::get),
     ("POST", "runs/search", runs::search),
-    ("POST", "runs/update", runs::update),
-    ("POST", "runs/delete", runs::delete),
-    ("POST", "runs/restore", runs::restore),
     ("POST", "runs/log-inputs", inputs::log_inputs),
     ("POST", "runs/outputs", inputs::log_outputs),
     ("GET", "metrics/get-history", metrics::get_history),
@@ -140,8 +155,6 @@ const API: &[(&str, &str, Handler)] = &[
     ("POST", "experiments/search", experiments::search),
     ("GET", "experiments/search", experiments::search),
     ("POST", "experiments/update", experiments::update),
-    ("POST", "experiments/delete", experiments::delete),
-    ("POST", "experiments/restore", experiments::restore),
     ("POST", "experiments/set-experiment-tag", experiments::set_tag),
     ("POST", "experiments/delete-experiment-tag", experiments::delete_tag),
     ("POST", "experiments/search-datasets", inputs::search_datasets),
@@ -149,22 +162,41 @@ const API: &[(&str, &str, Handler)] = &[
     ("POST", "logged-models", models::create),
     ("POST", "logged-models/search", models::search),
     ("GET", "registered-models/get", registry::get),
-    ("PATCH", "registered-models/update", registry::update),
-    ("DELETE", "registered-models/delete", registry::delete),
     ("GET", "registered-models/search", registry::search),
     ("POST", "registered-models/get-latest-versions", registry::get_latest_versions),
     ("GET", "registered-models/get-latest-versions", registry::get_latest_versions),
-    ("POST", "registered-models/set-tag", registry::set_tag),
-    ("DELETE", "registered-models/delete-tag", registry::delete_tag),
     ("GET", "registered-models/alias", registry::get_by_alias),
     ("GET", "model-versions/get", versions::get),
-    ("PATCH", "model-versions/update", versions::update),
     ("GET", "model-versions/search", versions::search),
     ("GET", "model-versions/get-download-uri", versions::get_download_uri),
-    ("POST", "model-versions/set-tag", versions::set_tag),
-    ("DELETE", "model-versions/delete-tag", versions::delete_tag),
+    ("GET", "webhooks", webhooks::list),
+];
+
+/// The same where it is kept or told who asked.
+type SignedHandler = fn(Args, &str) -> Outcome<Vec<u8>>;
+
+const SIGNED: &[(&str, &str, SignedHandler)] = &[
+    ("POST", "runs/create", runs::create),
+    ("POST", "runs/update", runs::update),
+    ("POST", "runs/delete", runs::delete),
+    ("POST", "runs/restore", runs::restore),
+    ("POST", "experiments/delete", experiments::delete),
+    ("POST", "experiments/restore", experiments::restore),
+    ("POST", "registered-models/create", registry::create),
+    ("PATCH", "registered-models/update", registry::update),
+    ("POST", "registered-models/rename", registry::rename),
+    ("DELETE", "registered-models/delete", registry::delete),
+    ("POST", "registered-models/set-tag", registry::set_tag),
     ("PATCH", "registered-models/set-tag", registry::set_tag),
+    ("DELETE", "registered-models/delete-tag", registry::delete_tag),
+    ("DELETE", "registered-models/alias", registry::delete_alias),
+    ("POST", "model-versions/create", versions::create),
+    ("PATCH", "model-versions/update", versions::update),
+    ("DELETE", "model-versions/delete", versions::delete),
+    ("POST", "model-versions/set-tag", versions::set_tag),
     ("PATCH", "model-versions/set-tag", versions::set_tag),
+    ("DELETE", "model-versions/delete-tag", versions::delete_tag),
+    ("POST", "webhooks", webhooks::create),
 ];
 
 /// Fields of which several values may stand in a query string.
@@ -187,24 +219,19 @@ fn api(request: &Request, method: &str, rest: &str) -> Outcome<Reply> {
     if let Some((_, _, handler)) = API.iter().find(|(of, path, _)| *of == method && *path == rest) {
         return handler(fields(request)?).map(answer);
     }
-    // Decisions: who made them is kept.
-    let by = || request.caller().principal.as_str();
+    let by = request.caller().principal.as_str();
+    if let Some((_, _, handler)) = SIGNED.iter().find(|(of, path, _)| *of == method && *path == rest) {
+        return handler(fields(request)?, by).map(answer);
+    }
     match (method, rest) {
-        ("POST", "registered-models/create") => registry::create(fields(request)?, by()).map(answer),
-        ("POST", "registered-models/rename") => registry::rename(fields(request)?, by()).map(answer),
-        ("POST", "registered-models/alias") => registry::set_alias(fields(request)?, by()).map(warned),
-        ("DELETE", "registered-models/alias") => registry::delete_alias(fields(request)?, by()).map(answer),
-        ("POST", "model-versions/create") => versions::create(fields(request)?, by()).map(answer),
-        ("POST", "model-versions/transition-stage") => versions::transition(fields(request)?, by()).map(warned),
-        ("DELETE", "model-versions/delete") => versions::delete(fields(request)?, by()).map(answer),
+        ("POST", "registered-models/alias") => registry::set_alias(fields(request)?, by).map(warned),
+        ("POST", "model-versions/transition-stage") => versions::transition(fields(request)?, by).map(warned),
         ("GET", "metrics/get-history-bulk") => metrics::get_history_bulk(request.query()).map(answer),
         ("GET", "get-artifact") => artifacts::download_of_run(request.query()),
         ("GET", "model-versions/get-artifact") => artifacts::download_of_version(request.query()),
         _ if rest.starts_with("logged-models/") => logged_model(request, method, &rest["logged-models/".len()..]),
         _ if rest == "traces" || rest.starts_with("traces/") => traces::v2(method, rest),
-        _ if rest == "webhooks" || rest.starts_with("webhooks/") => {
-            Err(Failure::new(Code::NotImplemented, "Webhooks are not supported by this server yet."))
-        }
+        _ if rest.starts_with("webhooks/") => webhook(request, method, &rest["webhooks/".len()..]),
         ("POST", "artifacts/presigned-upload-url" | "artifacts/presigned-download-url") => {
             Err(artifacts::no_presigned())
         }
@@ -246,6 +273,18 @@ fn logged_model(request: &Request, method: &str, rest: &str) -> Outcome<Reply> {
             let root = models::artifact_root(id)?;
             artifacts::download_below(&root, request.query().get("artifact_file_path"))
         }
+        _ => Err(no_such_endpoint(request)),
+    }
+}
+
+fn webhook(request: &Request, method: &str, rest: &str) -> Outcome<Reply> {
+    let by = request.caller().principal.as_str();
+    let (id, below) = rest.split_once('/').map_or((rest, None), |(id, below)| (id, Some(below)));
+    match (method, below) {
+        ("GET", None) => webhooks::get(id).map(answer),
+        ("PATCH", None) => webhooks::update(id, fields(request)?, by).map(answer),
+        ("DELETE", None) => webhooks::delete(id, by).map(answer),
+        ("POST", Some("test")) => webhooks::delivery::test(id, fields(request)?).map(answer),
         _ => Err(no_such_endpoint(request)),
     }
 }

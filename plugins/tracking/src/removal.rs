@@ -1,21 +1,30 @@
 //! Removing for good what was deleted.
 //!
-//! Deleting is a mark and can be taken back for as many days as the operator wants; after that, and only when asked, runs
-//! and experiments go with everything that belongs to them. A run that a version in the registry comes from stays,
-//! and the refusal names the version. A removal makes the thing unfindable first and clears up behind it; a note of what
-//! is left lets `start` finish after a crash.
+//! Deleting is a mark and can be taken back for as many days as the operator wants; after that a sweep, every night and when
+//! asked, takes runs, logged models and experiments with everything that belongs to them. What a version in the registry comes
+//! from stays, and the refusal names the version. A removal makes the thing unfindable first and clears up behind it; a note of
+//! what is left lets `start` finish after a crash. Bounded by [`SWEEP_MAX`] or [`NIGHTLY_MAX`] removals and [`SWEEP_MS_MAX`] a
+//! sweep; the next one goes on.
 
 use crate::errors::{Code, Failure, Outcome};
 use crate::store::{self, Lifecycle, Place, change, indexes};
-use crate::{artifacts, experiments, provenance, runs, settings, validate};
+use crate::{artifacts, events, experiments, provenance, runs, settings, validate};
 use mainstay_sdk::index::{self, Query, field};
 use mainstay_sdk::{Key, KeyRange, clock, keys, log};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 const DAY_MS: i64 = 86_400_000;
-/// Runs that one request removes at most; ask again for more.
-const SWEEP_RUNS_MAX: u32 = 1_000;
+/// Things that one request removes at most; ask again for more.
+const SWEEP_MAX: usize = 1_000;
+/// Things that are removed at most in one night.
+const NIGHTLY_MAX: usize = 10_000;
+/// The time after which a sweep ends, in ms: a call of this plugin has 60 s.
+const SWEEP_MS_MAX: i64 = 40_000;
+/// Deleted things that a sweep looks at in one go.
+const PAGE: u32 = 1_000;
+/// Things that are kept and named: in an answer, and in the log of a night. The rest is counted.
+const KEPT_NAMED_MAX: usize = 200;
 /// Keys that one step removes.
 const KEYS_STEP: u32 = 50_000;
 
@@ -115,6 +124,8 @@ pub fn remove_run(run_id: &str, by_name: bool, by: &str) -> Outcome<()> {
         };
         tx.delete(store::run_key(run_id))?;
         tx.index(indexes::RUNS).remove(run_id)?;
+        let experiment_id = run.text("experiment_id").unwrap_or("");
+        events::of_run(tx, "run-removed", run_id, experiment_id, by, json!({}))?;
         tx.put_json(store::leftovers_key(&left.id), &left)?;
         Ok(left)
     })?;
@@ -129,7 +140,7 @@ fn runs_of(experiment_id: &str) -> Outcome<Vec<String>> {
 }
 
 /// Remove an experiment with its runs and logged models.
-pub fn remove_experiment(id: &str, by: &str) -> Outcome<()> {
+pub fn remove_experiment(id: &str, by_name: bool, by: &str) -> Outcome<()> {
     if id == experiments::DEFAULT_ID {
         return Err(Failure::invalid("The default experiment cannot be removed. Remove its runs instead."));
     }
@@ -137,23 +148,20 @@ pub fn remove_experiment(id: &str, by: &str) -> Outcome<()> {
         .ok_or_else(|| Failure::missing(format!("No Experiment with id={id} exists")))?;
     let experiment = document.as_ref();
     let what = format!("Experiment {id}");
-    must_be_over(&what, experiment.text("lifecycle_stage"), experiment.integer("deleted_time"), true)?;
+    must_be_over(&what, experiment.text("lifecycle_stage"), experiment.integer("deleted_time"), by_name)?;
     let run_ids = runs_of(id)?;
     for chunk in run_ids.chunks(5_000) {
         must_be_free(chunk)?;
     }
     let models = models_of(id)?;
     models_must_be_free(&models)?;
-    for run_id in run_ids.iter().take(SWEEP_RUNS_MAX as usize) {
-        remove_run(run_id, true, by)?;
+    for run_id in run_ids.iter().take(SWEEP_MAX) {
+        remove_run(run_id, by_name, by)?;
     }
-    if run_ids.len() > SWEEP_RUNS_MAX as usize {
+    if run_ids.len() > SWEEP_MAX {
         return Err(Failure::new(
             Code::ResourceConflict,
-            format!(
-                "{what} had {} runs, of which {SWEEP_RUNS_MAX} were removed now. Ask again to go on.",
-                run_ids.len()
-            ),
+            format!("{what} had {} runs, of which {SWEEP_MAX} were removed now. Ask again to go on.", run_ids.len()),
         ));
     }
     for model in &models {
@@ -231,46 +239,137 @@ pub fn remove_named(kind: &str, id: &str, is_permanent: bool, by: &str) -> Outco
     }
     match kind {
         "runs" => remove_run(id, true, by)?,
-        "experiments" => remove_experiment(&validate::experiment_id(id)?, by)?,
-        _ => {
-            let document = index::document(indexes::LOGGED_MODELS, id)?
-                .ok_or_else(|| Failure::missing(format!("Logged model with ID '{id}' not found.")))?;
-            let model = document.as_ref();
-            let what = format!("Logged model {id}");
-            must_be_over(&what, model.text("lifecycle_stage"), model.integer("deleted_time"), true)?;
-            remove_model(id)?;
-        }
+        "experiments" => remove_experiment(&validate::experiment_id(id)?, true, by)?,
+        _ => remove_deleted_model(id, true)?,
     }
     Ok(b"{}".to_vec())
 }
 
-/// `POST removals`: every run that was deleted longer ago than the time for which it can be restored.
-pub fn sweep(by: &str) -> Outcome<Vec<u8>> {
-    let over = clock::now_ms() - i64::from(settings::get()?.retention_days) * DAY_MS;
-    let query = Query::new()
-        .filter(field("lifecycle_stage").equal(Lifecycle::Deleted.word()) & field("deleted_time").less_or_equal(over))
-        .fields(Vec::<String>::new())
-        .limit(SWEEP_RUNS_MAX);
-    let found = index::select(indexes::RUNS, &query)?;
-    let (mut removed, mut kept) = (Vec::new(), Vec::new());
-    for run in found.iter() {
-        match remove_run(run.id(), false, by) {
-            Ok(()) => removed.push(run.id().to_owned()),
-            Err(failure) if failure.code == Code::ResourceConflict => {
-                kept.push(json!({ "run_id": run.id(), "because": failure.message }));
-            }
-            Err(failure) => return Err(failure),
+fn remove_deleted_model(id: &str, by_name: bool) -> Outcome<()> {
+    let document = index::document(indexes::LOGGED_MODELS, id)?
+        .ok_or_else(|| Failure::missing(format!("Logged model with ID '{id}' not found.")))?;
+    let model = document.as_ref();
+    must_be_over(&format!("Logged model {id}"), model.text("lifecycle_stage"), model.integer("deleted_time"), by_name)?;
+    remove_model(id)
+}
+
+/// What a sweep has done.
+#[derive(Default)]
+struct Swept {
+    runs: Vec<String>,
+    logged_models: Vec<String>,
+    experiments: Vec<String>,
+    kept: Vec<Value>,
+    kept_in_all: usize,
+    is_unfinished: bool,
+}
+
+impl Swept {
+    fn removed(&self) -> usize {
+        self.runs.len() + self.logged_models.len() + self.experiments.len()
+    }
+
+    fn keep(&mut self, name: &str, id: &str, because: &str) {
+        self.kept_in_all += 1;
+        if self.kept.len() < KEPT_NAMED_MAX {
+            self.kept.push(json!({ name: id, "because": because }));
         }
     }
-    provenance::render(&json!({ "removed_runs": removed, "kept": kept }))
+}
+
+/// Remove what was deleted longer ago than it can be restored. Experiments last: their runs are gone then, or keep them.
+fn sweep_up_to(removals_max: usize, by: &str) -> Outcome<Swept> {
+    let mut swept = Swept::default();
+    let until_ms = clock::now_ms() + SWEEP_MS_MAX;
+    type Remove = fn(&str, &str) -> Outcome<()>;
+    type List = fn(&mut Swept) -> &mut Vec<String>;
+    let kinds: [(&str, &str, Remove, List); 3] = [
+        (indexes::RUNS, "run_id", |id, by| remove_run(id, false, by), |swept| &mut swept.runs),
+        (indexes::LOGGED_MODELS, "model_id", |id, _| remove_deleted_model(id, false), |swept| &mut swept.logged_models),
+        (
+            indexes::EXPERIMENTS,
+            "experiment_id",
+            |id, by| remove_experiment(id, false, by),
+            |swept| &mut swept.experiments,
+        ),
+    ];
+    for (index, name, remove, list) in kinds {
+        let over = clock::now_ms() - i64::from(settings::get()?.retention_days) * DAY_MS;
+        let mut query = Query::new()
+            .filter(
+                field("lifecycle_stage").equal(Lifecycle::Deleted.word()) & field("deleted_time").less_or_equal(over),
+            )
+            .fields(Vec::<String>::new())
+            .limit(PAGE);
+        loop {
+            let page = index::select(index, &query)?;
+            for found in page.iter() {
+                if swept.removed() >= removals_max || clock::now_ms() >= until_ms {
+                    swept.is_unfinished = true;
+                    return Ok(swept);
+                }
+                keys::renew()?;
+                match remove(found.id(), by) {
+                    Ok(()) => list(&mut swept).push(found.id().to_owned()),
+                    // The default experiment cannot be removed at all, which is no conflict.
+                    Err(failure) if matches!(failure.code, Code::ResourceConflict | Code::InvalidParameterValue) => {
+                        swept.keep(name, found.id(), &failure.message);
+                    }
+                    // Somebody else was quicker.
+                    Err(failure) if failure.code == Code::ResourceDoesNotExist => {}
+                    Err(failure) => return Err(failure),
+                }
+            }
+            match page.next() {
+                Some(next) => query = query.after(Some(next.to_vec())),
+                None => break,
+            }
+        }
+    }
+    Ok(swept)
+}
+
+/// `POST removals`: the sweep, now.
+pub fn sweep(by: &str) -> Outcome<Vec<u8>> {
+    let swept = sweep_up_to(SWEEP_MAX, by)?;
+    provenance::render(&json!({
+        "removed_runs": swept.runs,
+        "removed_logged_models": swept.logged_models,
+        "removed_experiments": swept.experiments,
+        "kept": swept.kept,
+        "kept_in_all": swept.kept_in_all,
+        "is_unfinished": swept.is_unfinished,
+    }))
+}
+
+/// The sweep of a night.
+pub fn tick() -> Outcome<()> {
+    let swept = sweep_up_to(NIGHTLY_MAX, events::ITSELF)?;
+    for kept in &swept.kept {
+        let (what, id) = ["run", "model", "experiment"]
+            .iter()
+            .find_map(|what| Some((*what, kept[format!("{what}_id")].as_str()?)))
+            .unwrap_or_default();
+        log::info!("{what} {id} is deleted and its time is over, but it is kept. {}", text(&kept["because"]));
+    }
+    if swept.removed() > 0 || swept.kept_in_all > 0 {
+        log::info!(
+            "removed for good: {} runs, {} logged models, {} experiments; {} are kept{}",
+            swept.runs.len(),
+            swept.logged_models.len(),
+            swept.experiments.len(),
+            swept.kept_in_all,
+            if swept.is_unfinished { "; more are left for the next time" } else { "" }
+        );
+    }
+    Ok(())
 }
 
 /// `GET removals`: what is deleted, until when it can be restored, and what keeps it.
 pub fn list() -> Outcome<Vec<u8>> {
     let days = i64::from(settings::get()?.retention_days);
     let deleted = || field("lifecycle_stage").equal(Lifecycle::Deleted.word());
-    let query =
-        Query::new().filter(deleted()).fields(["deleted_time", "run_name", "experiment_id"]).limit(SWEEP_RUNS_MAX);
+    let query = Query::new().filter(deleted()).fields(["deleted_time", "run_name", "experiment_id"]).limit(PAGE);
     let found = index::select(indexes::RUNS, &query)?;
     let ids: Vec<_> = found.iter().map(|run| run.id().to_owned()).collect();
     let versions = provenance::versions_of_runs(&ids)?;
@@ -287,7 +386,7 @@ pub fn list() -> Outcome<Vec<u8>> {
             })
         })
         .collect();
-    let query = Query::new().filter(deleted()).fields(["deleted_time", "name"]).limit(SWEEP_RUNS_MAX);
+    let query = Query::new().filter(deleted()).fields(["deleted_time", "name"]).limit(PAGE);
     let experiments: Vec<_> = index::select(indexes::EXPERIMENTS, &query)?
         .iter()
         .map(|experiment| {

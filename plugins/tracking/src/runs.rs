@@ -2,9 +2,11 @@
 //!
 //! A run is one document: `runs/get` and a page of `runs/search` are one call to the index each, and the latest values
 //! of metrics stand in it because a ranked write keeps the newest. Logging reads one small key (is the run there, is it
-//! active) and commits one transaction guarded on it, so that nothing is written to a run that is deleted meanwhile.
+//! active) and commits one transaction guarded on it, so that nothing is written to a run that is deleted meanwhile. What
+//! changes how a run stands (its status, whether it is deleted) writes that key too: such changes meet, and are told exactly.
 
 use crate::errors::{Failure, Outcome};
+use crate::events;
 use crate::experiments::{self, VIEW_TYPES};
 use crate::inputs::Datasets;
 use crate::json::{self, Object};
@@ -13,15 +15,33 @@ use crate::search::plan::Fingerprint;
 use crate::search::{Entity, filter, order, plan};
 use crate::store::{self, Lifecycle, Place, change, indexes};
 use crate::wire::{Args, Field, Kind, optional, required};
-use crate::{names, settings, validate};
+use crate::{names, settings, stale, validate};
 use mainstay_sdk::index::{self, DocumentRef, Field as Write, field};
 use mainstay_sdk::{Transaction, clock, keys, random};
+use serde_json::json;
 
 /// The tag that mirrors a run's name.
 pub const NAME_TAG: &str = "mlflow.runName";
 
+/// The tag that names the run that this one is a part of.
+pub const PARENT_TAG: &str = "mlflow.parentRunId";
+
+/// Length of the ids that this server gives to runs.
+pub const ID_BYTES: usize = 32;
+
 /// What a run can be doing.
 pub const STATUSES: &[(&str, i64)] = &[("RUNNING", 1), ("SCHEDULED", 2), ("FINISHED", 3), ("FAILED", 4), ("KILLED", 5)];
+
+/// What is told when a run's status becomes this.
+fn kind_of(status: &str) -> &'static str {
+    match status {
+        "SCHEDULED" => "run-scheduled",
+        "FINISHED" => "run-finished",
+        "FAILED" => "run-failed",
+        "KILLED" => "run-killed",
+        _ => "run-resumed",
+    }
+}
 
 /// Where a run belongs and whether it may be written.
 pub fn place(run_id: &str) -> Outcome<Place> {
@@ -71,7 +91,7 @@ const CREATE: &[Field] = &[
 ];
 
 /// `runs/create`
-pub fn create(args: Args) -> Outcome<Vec<u8>> {
+pub fn create(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(CREATE)?;
     let experiment_id = validate::experiment_id(args.text("experiment_id").unwrap_or(experiments::DEFAULT_ID))?;
     let truncate = settings::get()?.truncate_long_values;
@@ -117,6 +137,9 @@ pub fn create(args: Args) -> Outcome<Vec<u8>> {
         ];
         fields.extend(tags.iter().map(|(key, value)| Write::new(format!("tags.{key}"), *value)));
         tx.index(indexes::RUNS).set(&run_id, fields)?;
+        let parent = tags.iter().find(|(key, _)| *key == PARENT_TAG).map(|(_, value)| *value);
+        let what = json!({"run_name": name, "user_id": user, "start_time": start_time, "parent_run_id": parent});
+        events::of_run(tx, "run-created", &run_id, &experiment_id, by, what)?;
         Ok(artifact_uri)
     })?;
     Ok(json::object(|o| {
@@ -344,7 +367,7 @@ const UPDATE: &[Field] = &[
 ];
 
 /// `runs/update`
-pub fn update(args: Args) -> Outcome<Vec<u8>> {
+pub fn update(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(UPDATE)?;
     let run_id = args.text_or_empty("run_id");
     let status =
@@ -355,13 +378,21 @@ pub fn update(args: Args) -> Outcome<Vec<u8>> {
         None => None,
     };
     let (document, _) = change(|tx| {
-        guard_active(tx, run_id)?;
+        let place = guard_active(tx, run_id)?;
+        let document = index::document(indexes::RUNS, run_id)?.ok_or_else(|| not_found(run_id))?;
         let mut fields = vec![activity()];
-        fields.extend(status.map(|status| Write::new("status", status)));
+        if let Some(status) = status {
+            let before = document.as_ref().text("status").unwrap_or("").to_owned();
+            let end_time = end_time.or(document.as_ref().integer("end_time"));
+            set_status(tx, run_id, &place, (&before, status), by, json!({"end_time": end_time}))?;
+            fields.push(Write::new("status", status));
+            // Whoever says how the run stands knows better than the timer that took its client for dead.
+            fields.extend(stale::forgotten());
+        }
         fields.extend(end_time.map(|time| Write::new("end_time", time)));
         fields.extend(name.into_iter().flat_map(name_fields));
         tx.index(indexes::RUNS).set(run_id, fields)?;
-        index::document(indexes::RUNS, run_id)?.ok_or_else(|| not_found(run_id))
+        Ok(document)
     })?;
     let document = document.as_ref();
     let mut info = Info::default();
@@ -375,21 +406,39 @@ pub fn update(args: Args) -> Outcome<Vec<u8>> {
     Ok(out)
 }
 
+/// Tell that a run's status changes, and let changes of one run's status meet. The transaction must be guarded on the key.
+pub fn set_status(
+    tx: &Transaction,
+    run_id: &str,
+    place: &Place,
+    (from, to): (&str, &str),
+    by: &str,
+    mut what: serde_json::Value,
+) -> Outcome<()> {
+    tx.put(store::run_key(run_id), place.encode())?;
+    if from == to {
+        return Ok(());
+    }
+    what["from"] = from.into();
+    what["to"] = to.into();
+    events::of_run(tx, kind_of(to), run_id, &place.experiment_id, by, what)
+}
+
 fn name_fields(name: &str) -> [Write; 2] {
     [Write::new("run_name", name), Write::new(format!("tags.{NAME_TAG}"), name)]
 }
 
 /// `runs/delete`: recoverable, see `removal`.
-pub fn delete(args: Args) -> Outcome<Vec<u8>> {
-    set_stage(args, Lifecycle::Deleted)
+pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
+    set_stage(args, by, Lifecycle::Deleted)
 }
 
 /// `runs/restore`
-pub fn restore(args: Args) -> Outcome<Vec<u8>> {
-    set_stage(args, Lifecycle::Active)
+pub fn restore(args: Args, by: &str) -> Outcome<Vec<u8>> {
+    set_stage(args, by, Lifecycle::Active)
 }
 
-fn set_stage(args: Args, stage: Lifecycle) -> Outcome<Vec<u8>> {
+fn set_stage(args: Args, by: &str, stage: Lifecycle) -> Outcome<Vec<u8>> {
     let args = args.checked(BY_ID)?;
     let run_id = args.text_or_empty("run_id");
     change(|tx| {
@@ -399,10 +448,17 @@ fn set_stage(args: Args, stage: Lifecycle) -> Outcome<Vec<u8>> {
         }
         place.lifecycle = stage;
         tx.expect_unchanged(store::run_key(run_id))?;
-        tx.put(store::run_key(run_id), place.encode())?;
-        Ok(tx.index(indexes::RUNS).set(run_id, stage_fields(stage))?)
+        move_to_stage(tx, run_id, &place, by, json!({}))
     })?;
     Ok(b"{}".to_vec())
+}
+
+/// Delete or restore a run, and tell of it. The transaction must be guarded on the run's key.
+pub fn move_to_stage(tx: &Transaction, run_id: &str, place: &Place, by: &str, what: serde_json::Value) -> Outcome<()> {
+    tx.put(store::run_key(run_id), place.encode())?;
+    tx.index(indexes::RUNS).set(run_id, stage_fields(place.lifecycle))?;
+    let kind = if place.lifecycle == Lifecycle::Deleted { "run-deleted" } else { "run-restored" };
+    events::of_run(tx, kind, run_id, &place.experiment_id, by, what)
 }
 
 const SET_TAG: &[Field] = &[required("run_id", Kind::Text), required("key", Kind::Text), optional("value", Kind::Text)];

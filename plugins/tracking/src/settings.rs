@@ -13,6 +13,8 @@ pub struct Settings {
     pub truncate_long_values: bool,
     /// Days for which what was deleted can be restored.
     pub retention_days: u32,
+    /// Minutes without activity after which a run that is RUNNING is closed as FAILED; 0 for never.
+    pub stale_run_minutes: u32,
     /// Unique bytes of artifacts that an experiment may keep; 0 for no quota.
     pub artifact_quota_bytes: u64,
     /// Largest single artifact.
@@ -27,6 +29,7 @@ impl Default for Settings {
             emulated_version: "3.17.2".into(),
             truncate_long_values: true,
             retention_days: 30,
+            stale_run_minutes: 1_440,
             artifact_quota_bytes: 0,
             artifact_bytes_max: 1 << 40,
             quota_warning_percent: 80,

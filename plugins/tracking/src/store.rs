@@ -148,6 +148,21 @@ pub fn cascades_prefix() -> Key {
     Key::new().tag(b'c')
 }
 
+/// A webhook.
+pub fn webhook_key(id: &str) -> Key {
+    webhooks_prefix().text(id)
+}
+
+/// All webhooks.
+pub fn webhooks_prefix() -> Key {
+    Key::new().tag(b'w')
+}
+
+/// The number of the last webhook: what creating one is guarded on.
+pub fn webhook_number_key() -> Key {
+    Key::new().tag(b'W')
+}
+
 /// Leads nowhere: written when a version is removed, so that it can be guarded against that.
 pub fn version_key(uid: &str, version: i64) -> Key {
     Key::new().tag(b'V').text(uid).i64(version)

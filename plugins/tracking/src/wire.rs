@@ -24,6 +24,8 @@ pub enum Kind {
     Texts,
     /// A list of objects.
     List,
+    /// An object.
+    Object,
     /// A word of a closed list, or its number.
     Word(&'static [(&'static str, i64)]),
 }
@@ -154,6 +156,11 @@ impl Args {
     pub fn texts(&self, name: &str) -> Vec<String> {
         let items = self.0.get(name).and_then(Value::as_array);
         items.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+    }
+
+    /// An object.
+    pub fn object(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.0.get(name).and_then(Value::as_object)
     }
 
     /// A list of objects.
@@ -293,6 +300,7 @@ fn fits(value: &Value, kind: Kind) -> bool {
         Kind::Boolean => value.is_boolean(),
         Kind::Texts => value.as_array().is_some_and(|items| items.iter().all(Value::is_string)),
         Kind::List => value.as_array().is_some_and(|items| items.iter().all(Value::is_object)),
+        Kind::Object => value.is_object(),
         Kind::Word(words) => value.as_i64().is_some_and(|n| words.iter().any(|(_, number)| *number == n)),
     }
 }
@@ -308,6 +316,7 @@ mod tests {
         optional("ids", Kind::Texts),
         optional("tags", Kind::List),
         optional("flag", Kind::Boolean),
+        optional("one", Kind::Object),
         optional("view", Kind::Word(&[("ACTIVE_ONLY", 1), ("ALL", 3)])),
     ];
 
@@ -317,8 +326,11 @@ mod tests {
 
     #[test]
     fn reads_what_proto_json_allows() {
-        let args =
-            read(r#"{"name":"x","time":"12","value":"NaN","ids":["a"],"flag":true,"view":"ALL","more":{}}"#).unwrap();
+        let args = read(
+            r#"{"name":"x","time":"12","value":"NaN","ids":["a"],"flag":true,"view":"ALL","one":{"a":1},"more":{}}"#,
+        )
+        .unwrap();
+        assert_eq!(args.object("one").unwrap()["a"], 1);
         assert_eq!((args.text("name"), args.integer("time"), args.integer("view")), (Some("x"), Some(12), Some(3)));
         assert!(args.real("value").unwrap().is_nan() && args.boolean("flag"));
         assert_eq!(args.texts("ids"), ["a"]);
@@ -353,6 +365,7 @@ mod tests {
         check(r#"{"name":"x","ids":"a"}"#, "Invalid value \"a\" for parameter 'ids'");
         check(r#"{"name":"x","ids":[1]}"#, "Invalid value [1] for parameter 'ids'");
         check(r#"{"name":"x","tags":[1]}"#, "Invalid value [1] for parameter 'tags'");
+        check(r#"{"name":"x","one":[1]}"#, "Invalid value [1] for parameter 'one'");
         check(r#"{"name":"x","view":"NO"}"#, "Invalid value \"NO\" for parameter 'view'");
         check("[]", "The body must be a JSON object");
         check("{", "The body is not the JSON");

@@ -50,18 +50,22 @@ pub mod directory;
 mod error;
 pub mod http;
 pub mod index;
+pub mod jobs;
 pub mod key;
 pub mod keys;
 pub mod models;
+pub mod outbound;
 mod packed;
 mod plugin;
 pub mod stats;
 #[doc(hidden)]
 pub mod sys;
+pub mod tables;
 pub mod tabular;
 mod transaction;
 pub mod transform;
 mod value;
+pub mod worker;
 
 #[cfg(all(feature = "testing", not(target_arch = "wasm32")))]
 pub mod testing;
@@ -75,3 +79,4 @@ pub use transaction::{
 };
 pub use transform::Transform;
 pub use value::{Texts, Value, ValueRef};
+pub use worker::Worker;

@@ -31,9 +31,13 @@
 //! ```
 
 use crate::blobs::BlobInfo;
+use crate::columns::Frame;
 use crate::http::{Body, Caller, Kind, Reply, Request};
 use crate::log::Level;
+use crate::outbound::{self, Call};
 use crate::sys::{self, State};
+use crate::tables::Schema;
+use crate::worker::{self, Worker};
 use crate::{Api, Error, ErrorKind, Result, metric};
 use percent_encoding::percent_decode_str;
 use serde::Serialize;
@@ -138,9 +142,157 @@ impl Host {
         self.finish::<P>(&again, reply)
     }
 
+    /// Tell the plugin of an event, twice, as the host may: what it keeps and causes must be the same after both. Answers what
+    /// the first delivery answered. Panics, naming what changed, where the second one did something more.
+    pub fn deliver<W: Worker>(&self, event: &EventOf) -> Result<()> {
+        let Published { topic, kind, key, payload } = &event.0;
+        let mut given = sys::Event {
+            id: event.1.clone(),
+            topic: topic.clone(),
+            kind: kind.clone(),
+            key: key.clone(),
+            payload: payload.to_string().into_bytes(),
+            published_ms: self.0.clock_ms(),
+            delivery: 1,
+        };
+        let first = self.enter(|| W::on_event(&worker::Event(given.clone())));
+        given.delivery = 2;
+        self.again(first, || W::on_event(&worker::Event(given)))
+    }
+
+    /// Let the plugin carry out a run of a job, twice, as the host may: what it keeps and causes must be the same after both.
+    pub fn run_job<W: Worker>(&self, job: &str, parameters: &serde_json::Value) -> Result<serde_json::Value> {
+        let run = self.enter(|| format!("{:032x}", sys::random_number()));
+        let attempt = |number| {
+            let attempt = sys::Attempt {
+                job: job.to_owned(),
+                run: run.clone(),
+                number,
+                parameters: parameters.to_string(),
+                scheduled_ms: None,
+                log: std::cell::RefCell::default(),
+                not_yet: std::cell::Cell::default(),
+            };
+            W::on_job(&worker::Attempt(attempt))
+        };
+        let first = self.enter(|| attempt(1));
+        self.again(first, || attempt(2))
+    }
+
+    /// Let a timer's time come, twice, as the host may: what the plugin keeps and causes must be the same after both.
+    pub fn tick<W: Worker>(&self, timer: &str) -> Result<()> {
+        let timer = worker::Timer { name: timer.to_owned(), scheduled_ms: self.0.clock_ms() };
+        let first = self.enter(|| W::on_timer(&timer));
+        self.again(first, || W::on_timer(&timer))
+    }
+
+    /// Do it once more, and hold the plugin to having done nothing more.
+    fn again<T>(&self, first: Result<T>, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let after_once = sys::kept(&self.0)?;
+        // What the second time answers does not matter: an event that is settled is a conflict.
+        let _ = self.enter(act);
+        let after_twice = sys::kept(&self.0)?;
+        let changed = after_twice.iter().find(|row| !after_once.contains(row));
+        let changed = changed.or_else(|| after_once.iter().find(|row| !after_twice.contains(row)));
+        if let Some((key, _)) = changed {
+            panic!(
+                "doing it twice changed `{}`: it must leave what doing it once leaves",
+                String::from_utf8_lossy(key)
+            );
+        }
+        first
+    }
+
+    /// What was published to a topic of the plugin's, oldest first.
+    pub fn published(&self, topic: &str) -> Vec<Published> {
+        let kept = sys::published(&self.0, &format!("plugin/{topic}")).expect("the topic's name is one");
+        let plain = |event: mainstay_events::Event| Published {
+            topic: event.topic,
+            kind: event.kind,
+            key: event.key,
+            payload: serde_json::from_slice(&event.payload).expect("the plugin publishes JSON"),
+        };
+        kept.into_iter().map(plain).collect()
+    }
+
+    /// Let there be a job, as an operator defines it.
+    pub fn define_job(&self, definition: serde_json::Value) -> Result<()> {
+        sys::define_job(&self.0, definition)
+    }
+
+    /// The parameters of a job's runs, oldest first.
+    pub fn job_runs(&self, job: &str) -> Vec<serde_json::Value> {
+        let runs = sys::job_runs(&self.0, job).expect("the job's name is one");
+        runs.into_iter().map(|run| serde_json::Value::Object(run.parameters)).collect()
+    }
+
+    /// Put rows into a table by the name that others know it by, as another plugin or the host would.
+    pub fn fill_table(&self, name: &str, schema: &Schema, rows: &Frame) {
+        sys::fill_table(&self.0, name, schema, &rows.0);
+    }
+
+    /// Calls that the plugin's transactions want delivered, in order.
+    pub fn deliveries(&self) -> Vec<Call> {
+        self.0.network.delivered.borrow().clone()
+    }
+
+    /// Calls that the plugin has sent, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.0.network.sent.borrow().clone()
+    }
+
+    /// What the next call that is sent is answered.
+    pub fn answer(&self, answer: outbound::Answer) {
+        self.0.network.answers.borrow_mut().push_back(answer);
+    }
+
+    /// Names of the secrets that are kept.
+    pub fn secrets(&self) -> Vec<String> {
+        self.0.network.secrets.borrow().iter().cloned().collect()
+    }
+
     /// Store a blob from the outside, unnamed.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobInfo> {
         self.enter(|| crate::blobs::put(bytes))
+    }
+}
+
+/// An event that was published.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Published {
+    /// The publisher, a slash, the topic.
+    pub topic: String,
+    /// What happened.
+    pub kind: String,
+    /// To what.
+    pub key: Option<String>,
+    /// What is told of it.
+    pub payload: serde_json::Value,
+}
+
+/// An event for [`Host::deliver`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct EventOf(Published, String);
+
+impl EventOf {
+    /// An event of this topic (with its publisher) and kind.
+    pub fn new(topic: &str, kind: &str, payload: serde_json::Value) -> EventOf {
+        let published = Published { topic: topic.to_owned(), kind: kind.to_owned(), key: None, payload };
+        EventOf(published, "1-0".to_owned())
+    }
+
+    /// With this key.
+    #[must_use]
+    pub fn key(mut self, key: &str) -> EventOf {
+        self.0.key = Some(key.to_owned());
+        self
+    }
+
+    /// With this name, unlike those of other events.
+    #[must_use]
+    pub fn id(mut self, id: &str) -> EventOf {
+        self.1 = id.to_owned();
+        self
     }
 }
 

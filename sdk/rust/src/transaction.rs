@@ -4,8 +4,10 @@
 //! transaction spans them. Bounded by: 10,000 operations and 16 MiB a transaction; [`transact`] tries at most
 //! [`ATTEMPTS_MAX`] times. On failure: nothing was changed; `conflict` names the first guard that failed.
 
+use crate::columns::Frame;
 use crate::directory::{Attachment, Edge, Label, Node};
 use crate::index::Field;
+use crate::outbound::Call;
 use crate::{Error, ErrorKind, KeyRange, Result, keys, sys};
 use serde::Serialize;
 
@@ -118,6 +120,43 @@ impl Transaction {
     /// Changes to what plugins share.
     pub fn directory(&self) -> DirectoryChanges<'_> {
         DirectoryChanges(self)
+    }
+
+    /// Publish an event when the transaction commits. Needs the capability `events.publish`.
+    pub fn publish(&self, topic: &str, kind: &str, key: Option<&str>, payload: &impl Serialize) -> Result<()> {
+        let json = serde_json::to_vec(payload)
+            .map_err(|error| Error::internal(format!("cannot write an event as JSON: {error}")))?;
+        self.0.publish(topic, kind, key, &json)
+    }
+
+    /// Append the frame's rows to a table of this plugin's when the transaction commits. Needs the capability
+    /// `tables.append`.
+    pub fn append_rows(&self, table: &str, rows: &Frame) -> Result<()> {
+        self.0.append_rows(table, &rows.0)
+    }
+
+    /// Start a run of a job when the transaction commits; the run's name, for [`jobs::find`](crate::jobs::find). `parameters`
+    /// is a JSON object. Needs the capability `jobs.start`.
+    pub fn start_job(&self, job: &str, parameters: &impl Serialize) -> Result<String> {
+        let json = serde_json::to_string(parameters)
+            .map_err(|error| Error::internal(format!("cannot write parameters as JSON: {error}")))?;
+        self.0.start_job(job, &json)
+    }
+
+    /// Send a call once the transaction has committed, and again after failures that may pass; the name of the run that does
+    /// it. Needs the capability `outbound`.
+    pub fn deliver(&self, call: &Call) -> Result<String> {
+        self.0.deliver(call)
+    }
+
+    /// Keep a secret for calls. It cannot be read again.
+    pub fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
+        self.0.put_secret(name, value)
+    }
+
+    /// Forget a secret.
+    pub fn remove_secret(&self, name: &str) -> Result<()> {
+        self.0.remove_secret(name)
     }
 
     /// Make the changes. Returns when they are on disk; a `conflict` when what it conflicts with can be read after

@@ -9,16 +9,17 @@
 
 use bytes::Bytes;
 use futures::stream;
-use mainstay_base::{Error, ErrorKind, Result, SeededRandom, SystemClock, VirtualClock};
+use mainstay_base::{Error, ErrorKind, Result, SystemClock, VirtualClock};
 use mainstay_directory::{Directory, ProtectionRule};
 use mainstay_interfaces::graphs::{GraphRunner, ModelGraph};
 use mainstay_interfaces::{
     BlobInfo, CallError, Caller, ComponentSource, Frame, HostOptions, HttpReply, HttpRequest, Limits, Plugin,
-    PluginHost, PluginSpec, RequestBody, Services, status_of,
+    PluginHost, PluginSpec, RequestBody, Services, WorkEvent, status_of,
 };
 use mainstay_kernels::Kernels;
 use mainstay_market::{Manifest, Package, Route, check_component, settings};
 use mainstay_models::graph::Graph;
+use mainstay_schedule::{AttemptContext, Heartbeat, JobDefinition, LogSink, RunState, Start};
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, Blobs, PutOptions};
 use percent_encoding::percent_decode_str;
@@ -27,6 +28,7 @@ use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 
 /// When the clock of a new host stands: 2026-01-01 00:00 UTC.
 pub const START_MS: i64 = 1_767_225_600_000;
@@ -75,11 +77,7 @@ impl TestHost {
         let blobs = Blobs::open(store.clone(), objects, clock.clone(), GRACE)?;
         let directory = Directory::new(store.clone(), rules, clock.clone())?;
         let kernels = Kernels::start(&mainstay_kernels::Options::default(), Arc::new(SystemClock::default()))?;
-        let services = Services {
-            clock: clock.clone(),
-            random: Arc::new(SeededRandom::new(1)),
-            ..Services::new(store, blobs, directory, kernels)
-        };
+        let services = Services::for_tests(store, blobs, directory, kernels, clock.clone())?;
         let host = PluginHost::new(services, HostOptions::for_tests())?;
         Ok(TestHost { plugins: Vec::new(), host, clock, threads })
     }
@@ -158,6 +156,40 @@ impl TestHost {
                 self.finish(plugin, request, body, reply).await
             })
             .unwrap_or_else(|failure| failure.0)
+    }
+
+    /// Start a run of a job that a worker carries out, through the host's own scheduler, and answer what came out of it.
+    pub fn run_job(&self, plugin: &str, parameters: serde_json::Value) -> Result<serde_json::Value> {
+        let worker = self.plugin(plugin).ok_or_else(|| Error::not_found(format!("`{plugin}` is not installed")))?;
+        let scheduler = &self.services().scheduler;
+        let parameters = serde_json::from_value(parameters)
+            .map_err(|error| Error::invalid(format!("the parameters are no JSON object: {error}")))?;
+        self.threads.block_on(async {
+            let job = JobDefinition { concurrency: None, ..JobDefinition::new(format!("test-{plugin}"), "plugin") };
+            let start = Start { parameters, ..Start::of(&job.name) };
+            scheduler.apply(job).await?;
+            scheduler.start(start).await?;
+            let run = scheduler.claim("test", 60_000, 1).await?.pop();
+            let run = Arc::new(run.ok_or_else(|| Error::internal("the run that was started is not ready"))?);
+            let attempt = AttemptContext {
+                run: run.clone(),
+                cancel: CancellationToken::new(),
+                log: LogSink::default(),
+                heartbeat: Heartbeat::new(self.services().clock.clone()),
+            };
+            let outcome = worker.on_job(attempt).await.map_err(|error| Error::new(error.kind(), error.to_string()))?;
+            let ended = scheduler.finish(&run.id, run.token, outcome).await?;
+            match ended.state {
+                RunState::Ended { result, .. } => Ok(result),
+                other => Err(Error::unavailable(format!("the run has not ended: {other:?}"))),
+            }
+        })
+    }
+
+    /// Tell a worker of an event, as the host's driver does.
+    pub fn tell(&self, plugin: &str, event: WorkEvent) -> Result<()> {
+        let worker = self.plugin(plugin).ok_or_else(|| Error::not_found(format!("`{plugin}` is not installed")))?;
+        self.threads.block_on(worker.on_event(event)).map_err(|error| Error::new(error.kind(), error.to_string()))
     }
 
     /// The clock of plugins: let time pass.

@@ -83,6 +83,11 @@ pub struct Matches {
 }
 
 impl Matches {
+    /// These rows of a frame with so many, in this order; for taking rows apart from a join.
+    pub fn of_rows(rows: Vec<u32>, history_rows: usize) -> Matches {
+        Matches { rows, history_rows }
+    }
+
     /// In order; nothing where no row belongs.
     pub fn iter(&self) -> impl Iterator<Item = Option<usize>> + '_ {
         self.rows.iter().map(|row| (*row != NONE).then_some(*row as usize))

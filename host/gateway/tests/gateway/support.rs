@@ -10,7 +10,7 @@ use mainstay_base::{Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{
     Admin, ApiFuture, ApiTarget, AuthMode, BlobSweep, CallError, CallResult, Gateway, GatewayOptions, GatewayState,
     HttpReply, HttpRequest, InstallUpload, PluginDetail, PluginRoutes, PluginSummary, Readiness, RequestBody, Right,
-    RouteDetail, RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, TraceHook, VersionInfo,
+    Rooms, RouteDetail, RoutePath, RouteSpec, Routes, SharedRegistry, Tokens, TraceHook, VersionInfo,
 };
 use mainstay_store::Store;
 use mainstay_store::blobs::{BlobBackend, BlobInfo, Blobs};
@@ -85,6 +85,7 @@ impl Server {
             blobs: blobs.clone(),
             tokens: all_tokens.clone(),
             admin: admin.clone(),
+            rooms: Rooms::for_tests(&store)?,
             readiness: readiness.clone(),
             registry: SharedRegistry::default(),
             version: VersionInfo {

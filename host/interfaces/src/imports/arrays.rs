@@ -128,6 +128,7 @@ impl HostColumn for State {
 
     fn slice(&mut self, column: Column, offset: u64, count: u64) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("pick rows")?;
         let part = self.columns.get(&column)?.slice(place(offset)?, place(count)?)?;
         Ok(self.columns.add(part)?)
     }
@@ -159,31 +160,37 @@ impl HostColumn for State {
 
     fn clip(&mut self, column: Column, low: f64, high: f64) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("compare values with its own")?;
         self.derive(&column, |held| held.clip(low, high))
     }
 
     fn bucket(&mut self, column: Column, edges: Vec<f64>) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("compare values with its own")?;
         self.derive(&column, |held| held.bucket(&edges))
     }
 
     fn at_least(&mut self, column: Column, threshold: f64) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("compare values with its own")?;
         self.derive(&column, |held| held.at_least(threshold))
     }
 
     fn encode(&mut self, column: Column, categories: Vec<f64>, otherwise: i32) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("compare values with its own")?;
         self.derive(&column, |held| held.encode(&categories, otherwise))
     }
 
     fn encode_text(&mut self, column: Column, categories: Vec<String>, otherwise: i32) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("compare values with its own")?;
         self.derive(&column, |held| held.encode_text(&categories, otherwise))
     }
 
     fn lookup(&mut self, column: Column, table: Vec<f64>, otherwise: f64) -> Answer<Column> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("look values up")?;
         self.derive(&column, |held| held.lookup(&table, otherwise))
     }
 
@@ -198,16 +205,19 @@ impl HostColumn for State {
 
     fn read_numbers(&mut self, column: Column, offset: u64, count: u32) -> Answer<Vec<f64>> {
         let _host = self.enter(ARRAYS_READ)?;
+        self.check_unguarded("read values")?;
         Ok(self.columns.get(&column)?.read_numbers(place(offset)?, count as usize)?)
     }
 
     fn read_integers(&mut self, column: Column, offset: u64, count: u32) -> Answer<Vec<Option<i64>>> {
         let _host = self.enter(ARRAYS_READ)?;
+        self.check_unguarded("read values")?;
         Ok(self.columns.get(&column)?.read_integers(place(offset)?, count as usize)?)
     }
 
     fn read_text(&mut self, column: Column, offset: u64, count: u32) -> Answer<Vec<Option<String>>> {
         let _host = self.enter(ARRAYS_READ)?;
+        self.check_unguarded("read values")?;
         Ok(self.columns.get(&column)?.read_text(place(offset)?, count as usize)?)
     }
 

@@ -10,20 +10,28 @@ pub mod clock;
 pub mod config;
 pub mod directory;
 pub mod errors;
+pub mod events;
 pub mod http;
 pub mod index;
+pub mod jobs;
 pub mod keys;
 pub mod models;
 pub mod observe;
+pub mod outbound;
 pub mod random;
 pub mod stats;
+pub mod tables;
 pub mod values;
+pub mod work;
 
-use mainstay_bindings::mainstay::{api, host, numeric, transform, types};
+use mainstay_bindings::mainstay::{api, data, host, numeric, transform, types, worker};
 use mainstay_runtime::{Capability, Interface};
 use wasmtime::component::{HasSelf, Linker};
 
-use crate::capabilities::{ARRAYS, ARRAYS_READ, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, INDEX, KEYS, MODELS};
+use crate::capabilities::{
+    ARRAYS, ARRAYS_READ, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, EVENTS_PUBLISH, INDEX, JOBS_START, KEYS, MODELS,
+    OUTBOUND, TABLES_AGGREGATE, TABLES_APPEND, TABLES_READ,
+};
 use crate::state::State;
 
 /// How an interface's functions get into a linker.
@@ -77,6 +85,14 @@ pub const INTERFACES: &[Row] = &[
         "large immutable bytes, kept once by content, and names for them",
         add!(host::blobs),
     ),
+    row(
+        "mainstay:host/events",
+        &[EVENTS_PUBLISH],
+        "durable topics, published with what causes them",
+        add!(host::events),
+    ),
+    row("mainstay:host/jobs", &[JOBS_START], "runs of jobs that the operator has defined", add!(host::jobs)),
+    row("mainstay:host/outbound", &[OUTBOUND], "calls over HTTP to granted hosts", add!(host::outbound)),
     row("mainstay:host/config", &[], "the plugin's configuration", add!(host::config)),
     row("mainstay:host/observe", &[], "log, metrics, attributes of the request's span", add!(host::observe)),
     row("mainstay:host/clock", &[], "time", add!(host::clock)),
@@ -89,8 +105,15 @@ pub const INTERFACES: &[Row] = &[
     ),
     row("mainstay:numeric/stats", &[ARRAYS], "statistics over columns", add!(numeric::stats)),
     row("mainstay:numeric/models", &[MODELS], "models applied to frames", add!(numeric::models)),
+    row(
+        "mainstay:data/tables",
+        &[TABLES_APPEND, TABLES_READ, TABLES_AGGREGATE],
+        "append-only tables, their windows as frames, joins as of a time",
+        add!(data::tables),
+    ),
     row("mainstay:api/http", &[], "the request and the answer", add!(api::http)),
     row("mainstay:transform/batches", &[], "the batch that a transform is given", add!(transform::batches)),
+    row("mainstay:worker/work", &[], "the event, attempt or time that a worker is given", add!(worker::work)),
 ];
 
 /// Names and versions of all interfaces.

@@ -32,6 +32,7 @@ impl Host for State {}
 impl State {
     /// The model, and the frame's columns in its order.
     fn bound(&mut self, model: &Model, rows: &Resource<FrameHandle>) -> HostResult<(Arc<Loaded>, HeldRows)> {
+        self.check_unguarded("apply models")?;
         let model = self.models.get(model)?.clone();
         let rows = in_order(&model, self.frames.get(rows)?)?;
         Ok((model, rows))

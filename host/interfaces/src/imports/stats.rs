@@ -18,6 +18,7 @@ use mainstay_statistics::{BinnedOptions, Binning as By, Ends, Fault, Method, Mis
 use wasmtime::component::Resource;
 
 use crate::capabilities::ARRAYS;
+use crate::guard::ROWS_MIN;
 use crate::state::State;
 
 /// Columns or pairs that one call may ask about.
@@ -42,12 +43,19 @@ type Column = Resource<ColumnHandle>;
 impl State {
     fn pairs(&mut self, pairs: &[Pair]) -> HostResult<Vec<(Held, Held)>> {
         within("pairs", pairs.len(), ASKED_MAX)?;
-        pairs.iter().map(|pair| Ok((self.held(&pair.reference)?, self.held(&pair.current)?))).collect()
+        let pairs: Vec<(Held, Held)> = pairs
+            .iter()
+            .map(|pair| Ok((self.held(&pair.reference)?, self.held(&pair.current)?)))
+            .collect::<HostResult<_>>()?;
+        self.judge(pairs.iter().flat_map(|(reference, current)| [reference, current]))?;
+        Ok(pairs)
     }
 
     fn asked(&mut self, columns: &[Column]) -> HostResult<Vec<Held>> {
         within("columns", columns.len(), ASKED_MAX)?;
-        self.all_held(columns)
+        let columns = self.all_held(columns)?;
+        self.judge(&columns)?;
+        Ok(columns)
     }
 
     fn caller(&self) -> Caller {
@@ -83,7 +91,13 @@ fn missing(absent: Absent) -> Missing {
     }
 }
 
-fn divergence(found: kernels::Divergence) -> Divergence {
+/// What may be told: in a guarded call bins and categories only where each holds enough rows.
+fn divergence(mut found: kernels::Divergence, is_guarded: bool) -> Divergence {
+    let counts = found.reference.iter().chain(&found.current);
+    if is_guarded && counts.copied().any(|count| (1..ROWS_MIN as u64).contains(&count)) {
+        (found.edges, found.categories) = (Vec::new(), Vec::new());
+        (found.reference, found.current) = (Vec::new(), Vec::new());
+    }
     Divergence {
         jeffreys: found.jeffreys,
         jensen_shannon: found.distances.jensen_shannon_divergence,
@@ -125,14 +139,16 @@ impl Host for State {
         let missing = missing(binning.absent);
         let question = |(reference, current)| kernels::BinnedDivergence { reference, current, options, missing };
         let questions = self.pairs(&pairs)?.into_iter().map(question).collect();
-        each(self.caller(), questions, divergence).await
+        let is_guarded = self.is_guarded();
+        each(self.caller(), questions, |found| divergence(found, is_guarded)).await
     }
 
     async fn category_divergence(&mut self, pairs: Vec<Pair>, floor: f64) -> Each<Divergence> {
         let _host = self.enter(ARRAYS)?;
         let question = |(reference, current)| kernels::CategoryDivergence { reference, current, floor };
         let questions = self.pairs(&pairs)?.into_iter().map(question).collect();
-        each(self.caller(), questions, divergence).await
+        let is_guarded = self.is_guarded();
+        each(self.caller(), questions, |found| divergence(found, is_guarded)).await
     }
 
     async fn kolmogorov_smirnov(
@@ -199,6 +215,7 @@ impl Host for State {
     async fn quantiles(&mut self, columns: Vec<Column>, probabilities: Vec<f64>, absent: Absent) -> Each<Vec<f64>> {
         let _host = self.enter(ARRAYS)?;
         within("probabilities", probabilities.len(), PROBABILITIES_MAX)?;
+        self.check_probabilities(&probabilities)?;
         let (probabilities, missing): (std::sync::Arc<[f64]>, _) = (probabilities.into(), missing(absent));
         let question = |column| kernels::Quantiles { column, probabilities: probabilities.clone(), missing };
         let questions = self.asked(&columns)?.into_iter().map(question).collect();
@@ -208,6 +225,7 @@ impl Host for State {
     async fn histogram(&mut self, columns: Vec<Column>, edges: Vec<f64>, is_open: bool) -> Each<Vec<u64>> {
         let _host = self.enter(ARRAYS)?;
         within("edges", edges.len(), BINS_MAX + 1)?;
+        self.check_unguarded("count what lies between edges of its own")?;
         let edges: std::sync::Arc<[f64]> = edges.into();
         let question = |column| kernels::Counts { column, edges: edges.clone(), is_open };
         let questions = self.asked(&columns)?.into_iter().map(question).collect();
@@ -218,20 +236,24 @@ impl Host for State {
         let _host = self.enter(ARRAYS)?;
         let missing = missing(absent);
         let questions = self.asked(&columns)?.into_iter().map(|column| kernels::Summary { column, missing }).collect();
+        // The smallest and the greatest are single values.
+        let is_guarded = self.is_guarded();
+        let shown = |extreme: f64| if is_guarded { f64::NAN } else { extreme };
         let summary = |found: mainstay_statistics::Moments| Summary {
             count: found.count,
             mean: found.mean,
             deviation: found.population_std(),
             skewness: found.skewness(),
             kurtosis: found.excess_kurtosis(),
-            least: found.min,
-            greatest: found.max,
+            least: shown(found.min),
+            greatest: shown(found.max),
         };
         each(self.caller(), questions, summary).await
     }
 
     async fn censuses(&mut self, columns: Vec<Column>, low: f64, high: f64) -> Each<Census> {
         let _host = self.enter(ARRAYS)?;
+        self.check_unguarded("count what lies outside a range of its own")?;
         let question = |column| kernels::Census { column, range: (low, high) };
         let questions = self.asked(&columns)?.into_iter().map(question).collect();
         let census = |found: kernels::Counted| Census {
@@ -249,6 +271,7 @@ impl Host for State {
     async fn area_under_curve(&mut self, labels: Column, scores: Vec<Column>, weights: Option<Column>) -> Each<f64> {
         let _host = self.enter(ARRAYS)?;
         let labels = self.held(&labels)?;
+        self.judge([&labels])?;
         let weights = weights.map(|column| self.held(&column)).transpose()?;
         let question = |scores| kernels::Area { labels: labels.clone(), scores, weights: weights.clone() };
         let questions = self.asked(&scores)?.into_iter().map(question).collect();
@@ -325,6 +348,8 @@ impl Host for State {
         let weights = weights.map(|column| self.held(&column)).transpose()?;
         let question = kernels::RatesByGroup { labels, predictions, groups: self.asked(&groups)?, weights };
         let found = self.caller().ask_one(question).await.map_err(worded)?;
+        let smallest = found.groups.iter().map(|group| group.rates.count).min().unwrap_or(0);
+        self.check_guarded_rows(smallest as usize)?;
         let key = |group: &mainstay_statistics::Group| group.key.iter().map(ToString::to_string).collect();
         let groups = found.groups.iter().map(|each| group(key(each), &each.rates));
         Ok(std::iter::once(group(Vec::new(), &found.overall)).chain(groups).collect())

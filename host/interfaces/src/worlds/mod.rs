@@ -5,12 +5,14 @@
 
 pub mod api;
 pub mod transform;
+pub mod worker;
 
 use mainstay_base::{Error, Result};
 use mainstay_bindings::WitError;
 use mainstay_bindings::exports::mainstay::api::handler;
 use mainstay_bindings::exports::mainstay::lifecycle::lifecycle;
 use mainstay_bindings::exports::mainstay::transform::transformer;
+use mainstay_bindings::exports::mainstay::worker::duties as work;
 use mainstay_bindings::from_wit;
 use mainstay_runtime::{BoxFuture, CallError, Contract, Interface, World};
 use wasmtime::Store;
@@ -36,6 +38,11 @@ pub const WORLDS: &[Contract] = &[
         imports: imports::NAMES,
         exports: &[LIFECYCLE, Interface { name: "mainstay:transform/transformer", version: VERSION }],
     },
+    Contract {
+        world: "mainstay:worker/worker@0.1.0",
+        imports: imports::NAMES,
+        exports: &[LIFECYCLE, Interface { name: "mainstay:worker/duties", version: VERSION }],
+    },
 ];
 
 /// The row of world `api`.
@@ -57,6 +64,7 @@ pub(crate) struct Entrances {
     lifecycle: lifecycle::GuestIndices,
     api: Option<handler::GuestIndices>,
     transform: Option<transformer::GuestIndices>,
+    worker: Option<work::GuestIndices>,
 }
 
 impl Entrances {
@@ -66,7 +74,8 @@ impl Entrances {
         let lifecycle = lifecycle::GuestIndices::new(&pre)?;
         let api = is("mainstay:api/").then(|| handler::GuestIndices::new(&pre)).transpose()?;
         let transform = is("mainstay:transform/").then(|| transformer::GuestIndices::new(&pre)).transpose()?;
-        Ok(Entrances { pre, lifecycle, api, transform })
+        let worker = is("mainstay:worker/").then(|| work::GuestIndices::new(&pre)).transpose()?;
+        Ok(Entrances { pre, lifecycle, api, transform, worker })
     }
 }
 
@@ -75,6 +84,7 @@ pub(crate) struct Exports {
     lifecycle: lifecycle::Guest,
     api: Option<handler::Guest>,
     transform: Option<transformer::Guest>,
+    worker: Option<work::Guest>,
 }
 
 impl World for Entrances {
@@ -88,6 +98,7 @@ impl World for Entrances {
                 lifecycle: self.lifecycle.load(&mut *store, &instance)?,
                 api: self.api.as_ref().map(|api| api.load(&mut *store, &instance)).transpose()?,
                 transform: self.transform.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
+                worker: self.worker.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
             })
         })
     }

@@ -117,8 +117,8 @@ pub fn house() -> House {
     let clock = Arc::new(SystemClock::default());
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), Duration::from_secs(86_400)).unwrap();
     let directory = Directory::new(store.clone(), vec![], clock.clone()).unwrap();
-    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock).unwrap();
-    let services = Services::new(store, blobs, directory, kernels);
+    let kernels = Kernels::start(&mainstay_kernels::Options::default(), clock.clone()).unwrap();
+    let services = Services::for_tests(store, blobs, directory, kernels, clock).unwrap();
     let host = PluginHost::new(services.clone(), HostOptions::for_tests()).unwrap();
     House { host, services, _folder: folder }
 }

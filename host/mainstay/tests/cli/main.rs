@@ -4,6 +4,7 @@
 //! runs (paths, ports, digests, times) was replaced; see [`support`].
 
 mod commands;
+mod jobs;
 mod plugins;
 mod server;
 mod support;

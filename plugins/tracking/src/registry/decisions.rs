@@ -4,11 +4,13 @@
 //! transaction that carries it out, so there is none without its effect and no effect without it.
 
 use crate::errors::{Code, Failure, Outcome};
+use crate::events;
 use crate::store::{self, change};
 use crate::validate;
 use crate::wire::{Args, Kind, optional, required};
 use mainstay_sdk::{Transaction, clock, keys};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 /// Longest comment, in characters.
 const COMMENT_CHARS_MAX: usize = 5_000;
@@ -99,7 +101,7 @@ pub fn list(name: &str) -> Outcome<Vec<u8>> {
             break;
         }
     }
-    serde_json::to_vec(&serde_json::json!({ "name": name, "decisions": rows }))
+    serde_json::to_vec(&json!({ "name": name, "decisions": rows }))
         .map_err(|e| Failure::new(Code::InternalError, e.to_string()))
 }
 
@@ -120,6 +122,8 @@ pub fn comment(name: &str, args: Args, by: &str) -> Outcome<Vec<u8>> {
             decision = decision.version(version);
         }
         tx.expect_unchanged(store::registered_key(&model.uid))?;
+        let what = json!({"version": version.map(|number| number.to_string()), "comment": args.text("comment")});
+        events::of_model(tx, "comment-added", &model.record, by, what)?;
         note(tx, &model.uid, &decision)
     })?;
     Ok(b"{}".to_vec())

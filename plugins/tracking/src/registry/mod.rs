@@ -12,6 +12,7 @@ pub mod source;
 pub mod versions;
 
 use crate::errors::{Code, Failure, Outcome};
+use crate::events;
 use crate::json::{self, Object};
 use crate::paging::Search;
 use crate::search::plan::{self, Fingerprint, PROMPT_TAG};
@@ -22,12 +23,13 @@ use crate::wire::{Args, Field, Kind, optional, required};
 use mainstay_sdk::index::{self, DocumentRef, Field as Write, Query, Selection, field};
 use mainstay_sdk::{Transaction, clock, keys, random};
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use std::collections::HashMap;
 
 /// Stages of a version, in the order of an answer.
 pub const STAGES: &[&str] = &["None", "Staging", "Production", "Archived"];
 /// Most versions of a model that one change rewrites (renaming, archiving).
-pub const VERSIONS_REWRITTEN_MAX: u32 = 4_000;
+pub const VERSIONS_REWRITTEN_MAX: u32 = 3_000;
 
 /// What a model's key holds.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -169,6 +171,8 @@ pub fn create(args: Args, by: &str) -> Outcome<Vec<u8>> {
         if !is_prompt {
             mirror::create_model(tx, name)?;
         }
+        let what = json!({"description": description, "tags": events::tags(&tags)});
+        events::of_model(tx, "model-created", &record, by, what)?;
         decisions::note(tx, &uid, &decisions::Decision::new(by, "created"))
     })?;
     // The caller knows everything that is in it; reading it back would only show the same.
@@ -271,21 +275,29 @@ pub fn aliases<'a>(document: &DocumentRef<'a>) -> Vec<(&'a str, i64)> {
 const UPDATE: &[Field] = &[required("name", Kind::Text), optional("description", Kind::Text)];
 
 /// `registered-models/update`
-pub fn update(args: Args) -> Outcome<Vec<u8>> {
+pub fn update(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(UPDATE)?;
-    let description = args.text_or_empty("description");
-    change_document(args.text_or_empty("name"), || {
+    let (name, description) = (args.text_or_empty("name"), args.text_or_empty("description"));
+    change_document(name, |tx, model, before| {
+        let what = json!({"from": before.text("description"), "to": description});
+        events::of_model(tx, "model-updated", &model.record, by, what)?;
         Ok(vec![Write::new("description", description), Write::new("last_updated_timestamp", clock::now_ms())])
     })?;
-    answer(&find(args.text_or_empty("name"))?)
+    answer(&find(name)?)
 }
 
-fn change_document(name: &str, fields: impl Fn() -> Outcome<Vec<Write>>) -> Outcome<()> {
+/// Change a model's document, guarded on its being there. `fields` tells of it in the same transaction.
+fn change_document(
+    name: &str,
+    fields: impl Fn(&Transaction, &Model, &DocumentRef<'_>) -> Outcome<Vec<Write>>,
+) -> Outcome<()> {
     validate::model_name(name)?;
     change(|tx| {
         let model = find(name)?;
         model.must_stay(tx)?;
-        Ok(tx.index(indexes::REGISTERED_MODELS).set(&model.uid, fields()?)?)
+        let before = model.document()?;
+        let fields = fields(tx, &model, &before.as_ref())?;
+        Ok(tx.index(indexes::REGISTERED_MODELS).set(&model.uid, fields)?)
     })?;
     Ok(())
 }
@@ -324,6 +336,7 @@ pub fn rename(args: Args, by: &str) -> Outcome<Vec<u8>> {
         if !model.record.is_prompt {
             mirror::rename_model(tx, name, new_name)?;
         }
+        events::of_model(tx, "model-renamed", &model.record, by, json!({"from": name, "to": new_name}))?;
         decisions::note(tx, &model.uid, &decisions::Decision::new(by, "renamed").from(name).to(new_name))
     })?;
     keys::renew()?;
@@ -342,7 +355,7 @@ pub fn must_be_rewritable(name: &str, versions: usize) -> Outcome<()> {
 }
 
 /// `registered-models/delete`
-pub fn delete(args: Args) -> Outcome<Vec<u8>> {
+pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(BY_NAME)?;
     let name = args.text_or_empty("name");
     validate::model_name(name)?;
@@ -361,7 +374,7 @@ pub fn delete(args: Args) -> Outcome<Vec<u8>> {
         if !model.record.is_prompt {
             mirror::remove_model(tx, name)?;
         }
-        Ok(())
+        events::of_model(tx, "model-deleted", &model.record, by, json!({"versions": stages.len()}))
     })?;
     Ok(b"{}".to_vec())
 }
@@ -434,20 +447,30 @@ pub fn get_latest_versions(args: Args) -> Outcome<Vec<u8>> {
 const SET_TAG: &[Field] = &[required("name", Kind::Text), required("key", Kind::Text), optional("value", Kind::Text)];
 
 /// `registered-models/set-tag`
-pub fn set_tag(args: Args) -> Outcome<Vec<u8>> {
+pub fn set_tag(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(SET_TAG)?;
     let (key, value) = (args.text_or_empty("key"), args.text_or_empty("value"));
     validate::registry_tag(key, value)?;
-    change_document(args.text_or_empty("name"), || Ok(vec![Write::new(format!("tags.{key}"), value)]))?;
+    let field = format!("tags.{key}");
+    change_document(args.text_or_empty("name"), |tx, model, before| {
+        let what = json!({"key": key, "from": before.text(&field), "to": value});
+        events::of_model(tx, "model-tag-set", &model.record, by, what)?;
+        Ok(vec![Write::new(&field, value)])
+    })?;
     Ok(b"{}".to_vec())
 }
 
 /// `registered-models/delete-tag`
-pub fn delete_tag(args: Args) -> Outcome<Vec<u8>> {
+pub fn delete_tag(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(&[required("name", Kind::Text), required("key", Kind::Text)])?;
     let key = args.text_or_empty("key");
     validate::key_name("key", key)?;
-    change_document(args.text_or_empty("name"), || Ok(vec![Write::removed(format!("tags.{key}"))]))?;
+    let field = format!("tags.{key}");
+    change_document(args.text_or_empty("name"), |tx, model, before| {
+        let what = json!({"key": key, "from": before.text(&field)});
+        events::of_model(tx, "model-tag-deleted", &model.record, by, what)?;
+        Ok(vec![Write::removed(&field)])
+    })?;
     Ok(b"{}".to_vec())
 }
 
@@ -473,7 +496,11 @@ pub fn set_alias(args: Args, by: &str) -> Outcome<(Vec<u8>, Option<String>)> {
         let field = format!("alias.{alias}");
         let old = model.document()?.as_ref().integer(&field);
         tx.index(indexes::REGISTERED_MODELS).set(&model.uid, [Write::new(field, version)])?;
-        if old == Some(version) || model.record.is_prompt {
+        if old == Some(version) {
+            return Ok(None);
+        }
+        tell_of_alias(tx, &model, alias, (old, Some(version)), by, args.text("comment"))?;
+        if model.record.is_prompt {
             return Ok(None);
         }
         let origin = versions::origin_of(&document.as_ref())?;
@@ -508,10 +535,25 @@ pub fn delete_alias(args: Args, by: &str) -> Outcome<Vec<u8>> {
         if !model.record.is_prompt {
             mirror::move_pointer(tx, name, alias, None)?;
         }
+        tell_of_alias(tx, &model, alias, (Some(old), None), by, None)?;
         let decision = decisions::Decision::new(by, "alias").subject(alias).from(&old.to_string());
         decisions::note(tx, &model.uid, &decision)
     })?;
     Ok(b"{}".to_vec())
+}
+
+/// An alias leads elsewhere, or nowhere any more.
+pub fn tell_of_alias(
+    tx: &Transaction,
+    model: &Model,
+    alias: &str,
+    (from, to): (Option<i64>, Option<i64>),
+    by: &str,
+    comment: Option<&str>,
+) -> Outcome<()> {
+    let kind = if to.is_some() { "alias-set" } else { "alias-deleted" };
+    let [from, to] = [from, to].map(|version| version.map(|number| number.to_string()));
+    events::of_model(tx, kind, &model.record, by, json!({"alias": alias, "from": from, "to": to, "comment": comment}))
 }
 
 /// `GET registered-models/alias`

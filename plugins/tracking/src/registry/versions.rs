@@ -8,9 +8,10 @@ use crate::search::Entity;
 use crate::search::plan::PROMPT_TAG;
 use crate::store::{self, change, indexes};
 use crate::wire::{Args, Field, Kind, optional, required};
-use crate::{inputs, models, provenance, removal, validate};
+use crate::{events, inputs, models, provenance, removal, validate};
 use mainstay_sdk::index::{self, Document, DocumentRef, Field as Write};
 use mainstay_sdk::{Transaction, clock};
+use serde_json::{Value, json};
 
 /// Stages that mean use, from which others are archived.
 const ACTIVE_STAGES: &[&str] = &["Staging", "Production"];
@@ -94,6 +95,17 @@ pub fn create(args: Args, by: &str) -> Outcome<Vec<u8>> {
                 models::tag_registered(tx, id, name, version)?;
             }
         }
+        let what = json!({
+            "version": version.to_string(),
+            "source": source.source,
+            "run_id": source.run_id,
+            "model_id": source.model_id,
+            "tags": events::tags(&tags),
+            "description": args.text("description"),
+            "comment": args.text("comment"),
+            "is_prompt": is_prompt,
+        });
+        events::of_model(tx, "version-created", &model.record, by, what)?;
         let decision = Decision::new(by, "registered").version(version).comment(args.text("comment"));
         decisions::note(tx, &model.uid, &decision)?;
         Ok((model, version))
@@ -202,14 +214,24 @@ pub fn get_download_uri(args: Args) -> Outcome<Vec<u8>> {
     }))
 }
 
-/// Change a version's document, guarded on its being there.
-fn set(args: &Args, fields: impl Fn(&DocumentRef<'_>) -> Vec<Write>) -> Outcome<(Model, i64)> {
+/// What a request does to a version's document, and what is told of it.
+struct Edit {
+    fields: Vec<Write>,
+    kind: &'static str,
+    what: Value,
+}
+
+/// Change a version's document, guarded on its being there, and tell of it.
+fn set(args: &Args, by: &str, edit: impl Fn(&DocumentRef<'_>) -> Edit) -> Outcome<(Model, i64)> {
     let (name, version) = named(args)?;
     let (model, _) = change(|tx| {
         let model = find(&name).map_err(|_| version_not_found(&name, version))?;
         let document = document(&model, version)?;
         model.version_must_stay(tx, version)?;
-        tx.index(indexes::MODEL_VERSIONS).set(&model.version_id(version), fields(&document.as_ref()))?;
+        let Edit { fields, kind, mut what } = edit(&document.as_ref());
+        tx.index(indexes::MODEL_VERSIONS).set(&model.version_id(version), fields)?;
+        what["version"] = version.to_string().into();
+        events::of_model(tx, kind, &model.record, by, what)?;
         Ok(model)
     })?;
     Ok((model, version))
@@ -219,15 +241,19 @@ const UPDATE: &[Field] =
     &[required("name", Kind::Text), required("version", Kind::Text), optional("description", Kind::Text)];
 
 /// `model-versions/update`
-pub fn update(args: Args) -> Outcome<Vec<u8>> {
+pub fn update(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(UPDATE)?;
     let description = args.has("description").then(|| args.text_or_empty("description"));
-    let (model, version) = set(&args, |_| {
+    let (model, version) = set(&args, by, |before| {
         let written = match description {
             Some(text) => Write::new("description", text),
             None => Write::removed("description"),
         };
-        vec![written, Write::new("last_updated_timestamp", clock::now_ms())]
+        Edit {
+            fields: vec![written, Write::new("last_updated_timestamp", clock::now_ms())],
+            kind: "version-updated",
+            what: json!({"from": before.text("description"), "to": description}),
+        }
     })?;
     answer(&model, version)
 }
@@ -240,22 +266,32 @@ const SET_TAG: &[Field] = &[
 ];
 
 /// `model-versions/set-tag`
-pub fn set_tag(args: Args) -> Outcome<Vec<u8>> {
+pub fn set_tag(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let args = args.checked(SET_TAG)?;
     let (key, value) = (args.text_or_empty("key"), args.text_or_empty("value"));
     validate::registry_tag(key, value)?;
-    set(&args, |_| vec![Write::new(format!("tags.{key}"), value)])?;
+    let field = format!("tags.{key}");
+    set(&args, by, |before| Edit {
+        fields: vec![Write::new(&field, value)],
+        kind: "version-tag-set",
+        what: json!({"key": key, "from": before.text(&field), "to": value}),
+    })?;
     Ok(b"{}".to_vec())
 }
 
 /// `model-versions/delete-tag`
-pub fn delete_tag(args: Args) -> Outcome<Vec<u8>> {
+pub fn delete_tag(args: Args, by: &str) -> Outcome<Vec<u8>> {
     const FIELDS: &[Field] =
         &[required("name", Kind::Text), required("version", Kind::Text), required("key", Kind::Text)];
     let args = args.checked(FIELDS)?;
     let key = args.text_or_empty("key");
     validate::key_name("key", key)?;
-    set(&args, |_| vec![Write::removed(format!("tags.{key}"))])?;
+    let field = format!("tags.{key}");
+    set(&args, by, |before| Edit {
+        fields: vec![Write::removed(&field)],
+        kind: "version-tag-deleted",
+        what: json!({"key": key, "from": before.text(&field)}),
+    })?;
     Ok(b"{}".to_vec())
 }
 
@@ -324,6 +360,8 @@ fn write_stages(
         let fields = [Write::new("current_stage", after), Write::new("last_updated_timestamp", now)];
         tx.index(indexes::MODEL_VERSIONS).set(&model.version_id(*version), fields)?;
         if before != after {
+            let what = json!({"version": version.to_string(), "from": before, "to": after, "comment": comment});
+            events::of_model(tx, "stage-changed", &model.record, by, what)?;
             let decision = Decision::new(by, "stage").version(*version).from(before).to(after).comment(comment);
             decisions::note(tx, &model.uid, &decision)?;
         }
@@ -364,15 +402,17 @@ pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
     let (name, version) = named(&args.checked(BY_VERSION)?)?;
     change(|tx| {
         let model = find(&name).map_err(|_| version_not_found(&name, version))?;
-        document(&model, version)?;
+        let stage = document(&model, version)?.as_ref().text("current_stage").unwrap_or(STAGES[0]).to_owned();
         model.guard(tx)?;
         let stages: Vec<_> = model.stages()?.into_iter().filter(|(of, _)| *of != version).collect();
         let of_model = model.document()?;
         let mut fields = latest_fields(&stages);
         fields.push(Write::new("last_updated_timestamp", clock::now_ms()));
         let aliases = super::aliases(&of_model.as_ref());
-        let gone = aliases.iter().filter(|(_, of)| *of == version);
-        fields.extend(gone.map(|(alias, _)| Write::removed(format!("alias.{alias}"))));
+        for (alias, of) in aliases.iter().filter(|(_, of)| *of == version) {
+            fields.push(Write::removed(format!("alias.{alias}")));
+            super::tell_of_alias(tx, &model, alias, (Some(*of), None), by, None)?;
+        }
         tx.index(indexes::REGISTERED_MODELS).set(&model.uid, fields)?;
         tx.index(indexes::MODEL_VERSIONS).remove(&model.version_id(version))?;
         tx.delete(store::version_key(&model.uid, version))?;
@@ -380,6 +420,8 @@ pub fn delete(args: Args, by: &str) -> Outcome<Vec<u8>> {
             mirror::remove_version(tx, &name, version)?;
             point_stages(tx, &model, &stages, Some(version))?;
         }
+        let what = json!({"version": version.to_string(), "stage": stage});
+        events::of_model(tx, "version-deleted", &model.record, by, what)?;
         decisions::note(tx, &model.uid, &Decision::new(by, "deleted").version(version))
     })?;
     Ok(b"{}".to_vec())

@@ -20,7 +20,6 @@ fn traces_are_refused_at_once_and_found_empty() {
     assert_eq!(server.call(Request::post("/api/3.0/mlflow/traces").body("{}")).status, 501);
     assert_eq!(server.call(Request::post("/api/3.0/mlflow/traces/search").body("{}")).json::<Value>(), json!({}));
     assert_eq!(server.call(Request::get("/api/3.0/mlflow/traces/tr-1")).status, 404);
-    assert_eq!(server.call(Request::get("/api/2.0/mlflow/webhooks")).status, 501);
 }
 
 #[test]

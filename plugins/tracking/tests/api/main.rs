@@ -2,6 +2,7 @@
 
 mod artifacts;
 mod bad_input;
+mod events;
 mod experiments;
 mod history;
 mod models;
@@ -9,9 +10,11 @@ mod provenance;
 mod registry;
 mod runs;
 mod search;
+mod stale;
+mod webhooks;
 
 use mainstay_sdk::http::Request;
-use mainstay_sdk::testing::{Answer, Host, RequestBuilder};
+use mainstay_sdk::testing::{Answer, EventOf, Host, Published, RequestBuilder};
 use serde_json::{Value, json};
 use tracking::Tracking;
 
@@ -62,6 +65,32 @@ impl Server {
         let (status, answer) = self.send("POST", path, body);
         assert_eq!(status, 200, "{path}: {answer}");
         answer
+    }
+
+    /// A POST of somebody that must succeed.
+    #[track_caller]
+    pub fn post_as(&self, who: &str, path: &str, body: Value) {
+        let request = Request::post(format!("/api/2.0/mlflow/{path}")).json(&body).caller(who, &["read", "write"]);
+        let answer = self.call(request);
+        assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+    }
+
+    /// What was published to a topic.
+    pub fn told(&self, topic: &str) -> Vec<Published> {
+        self.0.published(topic)
+    }
+
+    /// Kinds of what was published to a topic.
+    pub fn kinds(&self, topic: &str) -> Vec<String> {
+        self.told(topic).into_iter().map(|event| event.kind).collect()
+    }
+
+    /// Let the plugin hear what it published to the registry's topic from number `from` on, as the host does.
+    pub fn hear(&self, from: usize) -> mainstay_sdk::Result<()> {
+        self.told("registry").into_iter().enumerate().skip(from).try_for_each(|(number, told)| {
+            let event = EventOf::new(&told.topic, &told.kind, told.payload).id(&format!("event-{number}"));
+            self.0.deliver::<Tracking>(&event)
+        })
     }
 
     /// A GET that must succeed.

@@ -107,6 +107,66 @@ fn the_sweep_takes_what_is_over() {
 }
 
 #[test]
+fn a_night_takes_everything_that_is_over_and_says_what_keeps_the_rest() {
+    let server = Server::with(json!({"retention-days": 2}));
+    let tick = || server.0.tick::<tracking::Tracking>("remove-deleted").unwrap();
+    let (gone, kept) = (server.experiment("gone"), server.experiment("kept"));
+    let (of_gone, of_kept) = (server.run(&gone), server.run(&kept));
+    let logged = |experiment: &str| {
+        let made = server.post("logged-models", json!({"experiment_id": experiment}));
+        made["model"]["info"]["model_id"].as_str().unwrap().to_owned()
+    };
+    let (model, model_of_gone) = (logged("0"), logged(&gone));
+    register(&server, "m", &of_kept);
+    assert_eq!(server.send("DELETE", &format!("logged-models/{model}"), json!({})).0, 200);
+    server.post("experiments/delete", json!({"experiment_id": gone}));
+    server.post("experiments/delete", json!({"experiment_id": kept}));
+    server.post("experiments/delete", json!({"experiment_id": "0"}));
+    server.0.advance_ms(2 * 86_400_000 - 1);
+    tick();
+    let status = |path: &str, name: &str, id: &str| server.try_get(path, &[(name, id)]).0;
+    assert_eq!(status("runs/get", "run_id", &of_gone), 200, "one ms is left");
+    assert!(server.0.log().is_empty(), "nothing to say");
+    server.0.advance_ms(1);
+    tick();
+    assert_eq!(status("runs/get", "run_id", &of_gone), 404);
+    assert_eq!(status("experiments/get", "experiment_id", &gone), 404);
+    for id in [&model, &model_of_gone] {
+        assert_eq!(server.try_get(&format!("logged-models/{id}"), &[("allow_deleted", "true")]).0, 404);
+    }
+    assert_eq!(status("runs/get", "run_id", &of_kept), 200);
+    assert_eq!(status("experiments/get", "experiment_id", &kept), 200);
+    assert_eq!(status("experiments/get", "experiment_id", "0"), 200, "the default experiment stays");
+    let log: Vec<_> = server.0.log().into_iter().map(|line| line.message).collect();
+    let says = |part: &str| log.iter().any(|line| line.contains(part));
+    assert!(says(&format!("run {of_kept} is deleted and its time is over, but it is kept.")), "{log:?}");
+    assert!(says("The registry refers to it: model m version 1"), "{log:?}");
+    assert!(says(&format!("experiment {kept} is deleted")), "{log:?}");
+    assert!(says("removed for good: 1 runs, 1 logged models, 1 experiments; 3 are kept"), "{log:?}");
+    assert_eq!(server.kinds("runs").into_iter().filter(|kind| kind == "run-removed").count(), 1);
+}
+
+/// What the registry keeps must not stand in the way of the rest.
+#[test]
+fn the_sweep_goes_on_behind_what_is_kept() {
+    let server = Server::with(json!({"retention-days": 0}));
+    let kept: Vec<_> = (0..1_001).map(|_| server.run("0")).collect();
+    server.post("registered-models/create", json!({"name": "m"}));
+    for run in &kept {
+        let source = json!({"name": "m", "source": format!("runs:/{run}/model"), "run_id": run});
+        server.post("model-versions/create", source);
+        server.post("runs/delete", json!({"run_id": run}));
+    }
+    server.0.advance_ms(1);
+    let last = server.run("0");
+    server.post("runs/delete", json!({"run_id": last}));
+    let swept: Value = server.call(Request::post("/removals")).json();
+    assert_eq!(swept["removed_runs"], json!([last]));
+    assert_eq!((&swept["kept_in_all"], &swept["is_unfinished"]), (&json!(1_001), &json!(false)));
+    assert_eq!(swept["kept"].as_array().unwrap().len(), 200);
+}
+
+#[test]
 fn an_experiment_goes_with_everything_and_frees_its_name() {
     let server = Server::new();
     let id = server.experiment("e");

@@ -14,6 +14,9 @@ wit_bindgen::generate!({
             import mainstay:host/index@0.1.0;
             import mainstay:host/directory@0.1.0;
             import mainstay:host/blobs@0.1.0;
+            import mainstay:host/events@0.1.0;
+            import mainstay:host/jobs@0.1.0;
+            import mainstay:host/outbound@0.1.0;
             import mainstay:host/config@0.1.0;
             import mainstay:host/observe@0.1.0;
             import mainstay:host/clock@0.1.0;
@@ -22,12 +25,14 @@ wit_bindgen::generate!({
             import mainstay:numeric/stats@0.1.0;
             import mainstay:numeric/models@0.1.0;
             import mainstay:api/http@0.1.0;
+            import mainstay:data/tables@0.1.0;
             import mainstay:transform/batches@0.1.0;
+            import mainstay:worker/work@0.1.0;
             export mainstay:lifecycle/lifecycle@0.1.0;
         }
     ",
     world: "mainstay:sdk/base",
-    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
     generate_all,
     pub_export_macro: true,
     export_macro_name: "export_lifecycle",
@@ -39,7 +44,7 @@ pub mod api {
     wit_bindgen::generate!({
         inline: "package mainstay:sdk; world api { export mainstay:api/handler@0.1.0; }",
         world: "mainstay:sdk/api",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
         with: {
             "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
             "mainstay:host/keys@0.1.0": super::mainstay::host::keys,
@@ -58,7 +63,7 @@ pub mod transform {
     wit_bindgen::generate!({
         inline: "package mainstay:sdk; world transform { export mainstay:transform/transformer@0.1.0; }",
         world: "mainstay:sdk/transform",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/api", "../../wit/transform"],
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
         with: {
             "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
             "mainstay:numeric/arrays@0.1.0": super::mainstay::numeric::arrays,
@@ -68,5 +73,23 @@ pub mod transform {
         pub_export_macro: true,
         export_macro_name: "export_transformer",
         default_bindings_module: "mainstay_sdk::sys::bindings::transform",
+    });
+}
+
+/// What world `worker` exports.
+pub mod worker {
+    wit_bindgen::generate!({
+        inline: "package mainstay:sdk; world worker { export mainstay:worker/duties@0.1.0; }",
+        world: "mainstay:sdk/worker",
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+        with: {
+            "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
+            "mainstay:host/keys@0.1.0": super::mainstay::host::keys,
+            "mainstay:worker/work@0.1.0": super::mainstay::worker::work,
+            "mainstay:worker/duties@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_duties",
+        default_bindings_module: "mainstay_sdk::sys::bindings::worker",
     });
 }

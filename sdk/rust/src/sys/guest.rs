@@ -12,17 +12,26 @@ use crate::log::Level;
 use crate::metric::Kind;
 use crate::transaction::Receipt;
 use crate::transform::{Batch, Transform};
+use crate::worker::Worker;
 use crate::{Api, Error, ErrorKind, Result, Value};
 
 mod columns;
+mod outbound;
 mod stats;
+mod tables;
+mod work;
 
 pub use columns::{Column, Frame};
+pub use outbound::send;
 pub use stats::*;
+pub use tables::{create_table, describe_table, join_as_of, table_window};
+pub use work::{Attempt, Event, find_run};
 
 use super::bindings;
 use super::bindings::mainstay::api::http as wit_http;
-use super::bindings::mainstay::host::{blobs, clock, config, directory, index, keys, observe, random};
+use super::bindings::mainstay::host::{
+    blobs, clock, config, directory, events, index, jobs, keys, observe, outbound as wit_outbound, random,
+};
 use super::bindings::mainstay::types::values;
 
 pub use bindings::api::exports::mainstay::api::handler::Guest as HandlerGuest;
@@ -32,7 +41,9 @@ pub use bindings::mainstay::host::blobs::BlobInfo as WitBlobInfo;
 pub use bindings::mainstay::numeric::arrays::Frame as WitFrame;
 pub use bindings::mainstay::transform::batches::Batch as WitBatch;
 pub use bindings::mainstay::types::errors::Error as WitError;
+pub use bindings::mainstay::worker::work::{Attempt as WitAttempt, Event as WitEvent, Timer as WitTimer};
 pub use bindings::transform::exports::mainstay::transform::transformer::Guest as TransformerGuest;
+pub use bindings::worker::exports::mainstay::worker::duties::Guest as WorkerGuest;
 
 impl From<WitError> for Error {
     fn from(error: WitError) -> Error {
@@ -184,6 +195,26 @@ impl Transaction {
 
     pub fn move_pointer(&self, kind: &str, name: &str, pointer: &str, version: Option<u64>) -> Result<()> {
         Ok(directory::move_pointer(&self.0, kind, name, pointer, version)?)
+    }
+
+    pub fn publish(&self, topic: &str, kind: &str, key: Option<&str>, payload: &[u8]) -> Result<()> {
+        Ok(events::publish(&self.0, topic, kind, key, payload)?)
+    }
+
+    pub fn start_job(&self, job: &str, parameters: &str) -> Result<String> {
+        Ok(jobs::start(&self.0, job, parameters)?)
+    }
+
+    pub fn deliver(&self, call: &crate::outbound::Call) -> Result<String> {
+        Ok(wit_outbound::deliver(&self.0, outbound::wit_call(call)?)?)
+    }
+
+    pub fn put_secret(&self, name: &str, value: &[u8]) -> Result<()> {
+        Ok(wit_outbound::put_secret(&self.0, name, value)?)
+    }
+
+    pub fn remove_secret(&self, name: &str) -> Result<()> {
+        Ok(wit_outbound::remove_secret(&self.0, name)?)
     }
 
     pub fn commit(self) -> Result<Receipt> {
@@ -496,4 +527,25 @@ pub fn transform<P: Transform>(batch: WitBatch) -> Result<WitFrame, WitError> {
     let frame = crate::columns::Frame(Frame(batch.frame()));
     let batch = Batch { frame, node: batch.node(), settings: batch.settings() };
     P::transform(&batch).map(|frame| frame.0.0).map_err(to_wit)
+}
+
+pub fn start_worker<P: Worker>(previous: Option<String>) -> Result<(), WitError> {
+    report_panics();
+    P::start(previous.as_deref()).map_err(to_wit)
+}
+
+pub fn on_event<P: Worker>(event: WitEvent) -> Result<(), WitError> {
+    report_panics();
+    P::on_event(&crate::worker::Event(Event(event))).map_err(to_wit)
+}
+
+pub fn on_job<P: Worker>(attempt: WitAttempt) -> Result<String, WitError> {
+    report_panics();
+    P::on_job(&crate::worker::Attempt(Attempt(attempt))).map(|result| result.to_string()).map_err(to_wit)
+}
+
+pub fn on_timer<P: Worker>(timer: WitTimer) -> Result<(), WitError> {
+    report_panics();
+    let timer = crate::worker::Timer { name: timer.name(), scheduled_ms: timer.scheduled_ms() };
+    P::on_timer(&timer).map_err(to_wit)
 }

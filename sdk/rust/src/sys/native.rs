@@ -17,6 +17,8 @@ use crate::{Error, ErrorKind, Result, Value};
 use bytes::Bytes;
 use mainstay_base::{Clock, Random, SeededRandom, VirtualClock};
 use mainstay_directory::{self as shared, Directory};
+use mainstay_events::Events;
+use mainstay_schedule::Scheduler;
 use mainstay_store as store;
 use mainstay_store::blobs::{BlobBackend, Blobs, ListingEntry, PutOptions};
 use std::cell::RefCell;
@@ -26,9 +28,15 @@ use std::time::Duration;
 
 mod columns;
 mod stats;
+mod tables;
+mod work;
 
 pub use columns::{Column, Frame};
 pub use stats::*;
+pub(crate) use tables::{Tables, fill_table, rows_in_all};
+pub use tables::{create_table, describe_table, join_as_of, table_window};
+pub use work::{Attempt, Event, find_run, send};
+pub(crate) use work::{Network, define_job, job_runs, kept, published};
 
 /// How long a blob without a name stays, as the real host has it.
 const GRACE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -61,6 +69,10 @@ pub struct State {
     runtime: tokio::runtime::Runtime,
     pub(crate) clock: Arc<VirtualClock>,
     random: SeededRandom,
+    pub(crate) events: Events,
+    pub(crate) scheduler: Scheduler,
+    pub(crate) network: Network,
+    pub(crate) tables: Tables,
     pub(crate) config: RefCell<String>,
     pub(crate) log: RefCell<Vec<Logged>>,
     pub(crate) metrics: RefCell<Vec<Measured>>,
@@ -73,6 +85,9 @@ impl State {
         let objects = BlobBackend::Store(Arc::new(object_store::memory::InMemory::new()));
         let blobs = Blobs::open(store.clone(), objects, clock.clone(), GRACE).expect("memory holds blobs");
         let directory = Directory::new(store.clone(), Vec::new(), clock.clone()).expect("there are no rules");
+        let random = Arc::new(SeededRandom::new(2));
+        let events = Events::new(store.clone(), clock.clone(), random.clone());
+        let scheduler = Scheduler::new(store.clone(), clock.clone(), random);
         State {
             directory: RefCell::new(directory),
             blobs,
@@ -81,10 +96,18 @@ impl State {
             runtime: tokio::runtime::Builder::new_current_thread().build().expect("a runtime needs nothing"),
             clock,
             random: SeededRandom::new(1),
+            events,
+            scheduler,
+            network: Network::default(),
+            tables: Tables::default(),
             config: RefCell::new("{}".to_owned()),
             log: RefCell::default(),
             metrics: RefCell::default(),
         }
+    }
+
+    pub(crate) fn clock_ms(&self) -> i64 {
+        self.clock.now_ms()
     }
 
     pub(crate) fn protect(&self, rules: serde_json::Value) {
@@ -169,6 +192,8 @@ fn key_range(range: &KeyRange) -> store::KeyRange {
 pub struct Transaction {
     state: Rc<State>,
     inner: RefCell<store::Transaction>,
+    pending: work::Pending,
+    appended: tables::Appended,
 }
 
 impl std::fmt::Debug for Transaction {
@@ -180,7 +205,12 @@ impl std::fmt::Debug for Transaction {
 pub fn begin() -> Result<Transaction> {
     let call = call();
     let inner = call.state.store.begin(&call.view());
-    Ok(Transaction { state: call.state.clone(), inner: RefCell::new(inner) })
+    Ok(Transaction {
+        state: call.state.clone(),
+        inner: RefCell::new(inner),
+        pending: work::Pending::default(),
+        appended: tables::Appended::default(),
+    })
 }
 
 impl Transaction {
@@ -283,6 +313,8 @@ impl Transaction {
 
     pub fn commit(self) -> Result<Receipt> {
         let store::Receipt { sequence, counters } = self.state.store.commit_blocking(self.inner.into_inner())?;
+        self.pending.commit(&self.state.network);
+        self.appended.commit(&self.state.tables);
         Ok(Receipt { sequence, counters })
     }
 }
