@@ -21,11 +21,8 @@ use sha2::{Digest, Sha256};
 const COMMON: &str = include_str!("../cuda/common.cuh");
 
 /// The kernels: a name and what stands behind [`COMMON`].
-pub const SOURCES: [(&str, &str); 3] = [
-    ("forest", include_str!("../cuda/forest.cu")),
-    ("explain", include_str!("../cuda/explain.cu")),
-    ("bootstrap", include_str!("../cuda/bootstrap.cu")),
-];
+pub const SOURCES: [(&str, &str); 2] =
+    [("forest", include_str!("../cuda/forest.cu")), ("explain", include_str!("../cuda/explain.cu"))];
 
 /// Names under which the compiler is looked for, newest first.
 const LIBRARIES: [&str; 4] = ["libnvrtc.so.13", "libnvrtc.so.12", "libnvrtc.so", "libnvrtc.so.11.2"];

@@ -44,8 +44,6 @@ pub enum Kind {
     Raw,
     /// Explanations.
     Explain,
-    /// Resamples; a row is one draw.
-    Resample,
 }
 
 fn size(rows: usize) -> usize {

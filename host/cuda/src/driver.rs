@@ -218,11 +218,6 @@ impl DeviceMemory {
         self.address
     }
 
-    /// How much there is.
-    pub fn bytes(&self) -> usize {
-        self.bytes
-    }
-
     fn free(&mut self) {
         if self.bytes > 0 {
             let _ = guarded(|| {
@@ -343,14 +338,6 @@ impl Stream {
         let values = to.values::<u32>(bytes / size_of::<u32>());
         // SAFETY: as in `upload`.
         told("copying from the device", unsafe { result::memcpy_dtoh_async(values, from.address, self.stream) })
-    }
-
-    /// Set the first `bytes` bytes to zero.
-    pub fn clear(&self, memory: &DeviceMemory, bytes: usize) -> Outcome<()> {
-        assert!(bytes <= memory.bytes, "room for {bytes} bytes");
-        self.context.bind()?;
-        // SAFETY: the room was checked.
-        told("clearing", unsafe { result::memset_d8_async(memory.address, 0, bytes, self.stream) })
     }
 
     /// Launch a kernel. `args` is its only parameter.

@@ -66,7 +66,6 @@ pub(crate) struct Held {
     entries: DeviceMemory,
     choices: HeldChoices,
     clump_count: usize,
-    pub features: usize,
     pub places: usize,
     compares_f32: bool,
 }
@@ -81,7 +80,6 @@ impl Held {
             entries: DeviceMemory::of(context, &flat.entries)?,
             choices: HeldChoices::new(context, &flat.choices)?,
             clump_count: flat.clumps.len(),
-            features: flat.features as usize,
             places: flat.places as usize,
             compares_f32: flat.compares_f32,
         })

@@ -2,7 +2,7 @@
 //!
 //! Owns [`Cuda`]: it finds the device, compiles the kernels of `cuda/` for it, holds models there, and computes batches that
 //! are worth the copying. Separate from the batcher and from models so that nobody is built with CUDA who does not want it,
-//! and because this room needs `unsafe`: in `driver`, `compile`, `forest`, `explain` and `bootstrap`, and nowhere else.
+//! and because this room needs `unsafe`: in `driver`, `compile`, `forest` and `explain`, and nowhere else.
 //!
 //! Nothing of CUDA is linked. Without a driver, a device or NVIDIA's compiler the host starts all the same, says why once, and
 //! computes on the processor. Answers are the processor's to the last bit, so a batch may go either way at any time.
@@ -14,7 +14,6 @@
 //! missing; else a warning, and another try after a while, twice as long each time.
 #![deny(unsafe_code)]
 
-mod bootstrap;
 mod check;
 mod compile;
 mod cost;
@@ -175,11 +174,6 @@ impl Cuda {
         stats
     }
 
-    /// Say what a batch took on the processor, so that the next one goes where it is quicker.
-    pub fn took_here(&self, kind: Kind, number: u64, rows: usize, nanoseconds: u64) {
-        self.inner.costs.lock().took_here(kind, number, rows, nanoseconds);
-    }
-
     /// The session, if the device is there; starts looking for it again when it is time.
     fn session(&self) -> Option<Arc<Session>> {
         let mut state = self.inner.state.lock();
@@ -222,7 +216,7 @@ impl Cuda {
             return false;
         }
         let began_ns = self.inner.clock.monotonic_ns();
-        let mut piece_rows = PIECE_ROWS;
+        let (mut piece_rows, mut has_cleared) = (PIECE_ROWS, false);
         loop {
             let left = match guarded(|| act(&session, piece_rows)) {
                 Ok(Done::Computed) => {
@@ -234,14 +228,17 @@ impl Cuda {
                 }
                 Ok(Done::Left(reason)) => reason,
                 Err(Trouble::NoRoom) => {
-                    // First what is only kept, then smaller pieces.
-                    let freed = [session.shrink(), session.forests.clear(), session.tables.clear()];
-                    if !freed.contains(&true) {
-                        if piece_rows <= PIECE_ROWS_MIN {
-                            traffic.left(Reason::NoRoom);
-                            return false;
-                        }
+                    // First without what is only kept, then in smaller pieces; lanes have grown to the size of the last try.
+                    session.shrink();
+                    if !has_cleared {
+                        has_cleared = true;
+                        session.forests.clear();
+                        session.tables.clear();
+                    } else if piece_rows > PIECE_ROWS_MIN {
                         piece_rows /= 2;
+                    } else {
+                        traffic.left(Reason::NoRoom);
+                        return false;
                     }
                     continue;
                 }
@@ -321,6 +318,14 @@ impl Device for Cuda {
             }
             forest::raw(session, &held, parts, piece_rows, &mut out.lock(), &self.inner.traffic).map(Done::when)
         })
+    }
+
+    fn predicted_here(&self, number: u64, rows: usize, nanoseconds: u64) {
+        self.inner.costs.lock().took_here(Kind::Raw, number, rows, nanoseconds);
+    }
+
+    fn explained_here(&self, number: u64, rows: usize, nanoseconds: u64) {
+        self.inner.costs.lock().took_here(Kind::Explain, number, rows, nanoseconds);
     }
 
     fn explain(&self, number: u64, explainer: &Explainer, rows: &Rows<'_>, out: &mut [f64]) -> bool {

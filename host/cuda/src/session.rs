@@ -41,8 +41,6 @@ pub(crate) struct Kernels {
     /// `f32`, `f64`.
     pub cases: [Function; 2],
     pub explain_sums: Function,
-    pub draw_rows: Function,
-    pub area_parts: Function,
 }
 
 #[derive(Debug, Default)]
@@ -77,7 +75,7 @@ impl Session {
             let image = compiler.compile(name, description.architecture, description.driver);
             modules.push(Module::load(&context, &image.map_err(|error| Trouble::Lost(error.to_string()))?)?);
         }
-        let [forest, explain, bootstrap] = &modules[..] else {
+        let [forest, explain] = &modules[..] else {
             return Err(Trouble::Lost("the kernels are not those that were expected".to_owned()));
         };
         let kernels = Kernels {
@@ -89,8 +87,6 @@ impl Session {
             ],
             cases: [explain.function("cases_f32", 0)?, explain.function("cases_f64", 0)?],
             explain_sums: explain.function("explain_sums", 0)?,
-            draw_rows: bootstrap.function("draw_rows", 0)?,
-            area_parts: bootstrap.function("area_parts", shared)?,
         };
         // Models and tables may have half of what there is; the rest is for batches.
         let half = context.bytes_max() / 2;
@@ -128,11 +124,11 @@ impl Session {
         Ok(Some(Taken { lane: Some(lane), is_busy: false, session: self }))
     }
 
-    /// Give back the memory of idle lanes; whether there was any.
-    pub fn shrink(&self) -> bool {
+    /// Give back the memory of idle lanes.
+    pub fn shrink(&self) {
         let mut lanes = self.lanes.lock();
         lanes.made -= lanes.idle.len();
-        !std::mem::take(&mut lanes.idle).is_empty()
+        lanes.idle.clear();
     }
 }
 
@@ -226,12 +222,9 @@ impl<T> Residents<T> {
         Ok(value)
     }
 
-    /// Let go of everything that nobody uses just now; whether there was anything.
-    pub fn clear(&self) -> bool {
-        let mut held = self.held.lock();
-        let before = held.len();
-        held.retain(|resident| resident.value.as_ref().is_none_or(|value| Arc::strong_count(value) > 1));
-        held.len() < before
+    /// Let go of everything that nobody uses just now.
+    pub fn clear(&self) {
+        self.held.lock().retain(|resident| resident.value.as_ref().is_none_or(|value| Arc::strong_count(value) > 1));
     }
 
     /// How many there are, and their bytes.

@@ -30,6 +30,12 @@ pub trait Device: Send + Sync {
     /// time: by it a device knows what it holds already. False when it did not compute them.
     fn raw(&self, number: u64, forest: &Forest, parts: &[Part<'_>], out: &mut [f64]) -> bool;
 
+    /// The processor computed raw outputs of so many rows in this time: what a device compares itself with.
+    fn predicted_here(&self, _number: u64, _rows: usize, _nanoseconds: u64) {}
+
+    /// The processor explained so many rows in this time.
+    fn explained_here(&self, _number: u64, _rows: usize, _nanoseconds: u64) {}
+
     /// What [`Explainer::explain`] writes. `number` is the explainer's. False when it did not compute it.
     fn explain(&self, number: u64, explainer: &Explainer, rows: &Rows<'_>, out: &mut [f64]) -> bool;
 }
