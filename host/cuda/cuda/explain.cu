@@ -68,13 +68,29 @@ struct SumsArgs {
     u32 places;
 };
 
+#define AHEAD 8
+
 KERNEL explain_sums(SumsArgs args) {
     u32 row = blockIdx.x * blockDim.x + threadIdx.x;
     if (row >= args.rows) return;
     for (u32 place = blockIdx.y; place < args.places; place += gridDim.y) {
         double sum = 0.0;
-        u32 end = args.entry_at[place + 1];
-        for (u32 at = args.entry_at[place]; at < end; at++) {
+        u32 at = args.entry_at[place], end = args.entry_at[place + 1];
+        // Several loads wait together; what they bring is added one after the other.
+        for (; at + AHEAD <= end; at += AHEAD) {
+            Entry entry[AHEAD];
+            u32 found[AHEAD];
+            double value[AHEAD];
+#pragma unroll
+            for (u32 k = 0; k < AHEAD; k++) entry[k] = args.entries[at + k];
+#pragma unroll
+            for (u32 k = 0; k < AHEAD; k++) found[k] = args.cases[(u64)entry[k].clump * args.rows + row];
+#pragma unroll
+            for (u32 k = 0; k < AHEAD; k++) value[k] = args.tables[entry[k].first + found[k]];
+#pragma unroll
+            for (u32 k = 0; k < AHEAD; k++) sum += value[k];
+        }
+        for (; at < end; at++) {
             Entry entry = args.entries[at];
             sum += args.tables[entry.first + args.cases[(u64)entry.clump * args.rows + row]];
         }

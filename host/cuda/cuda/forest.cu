@@ -3,7 +3,7 @@
 // A block takes `tile` rows and `lanes` threads for each. Its rows' values lie in shared memory feature by feature, so that
 // the threads of a warp, each at another row, never meet in a bank whatever they ask for. Trees come in groups whose nodes
 // fit beside them; a tree that does not fit is walked where it lies. With one lane a thread walks all trees of its row and
-// adds as it goes. With more, for few rows, lanes walk trees side by side and write down where they end, and the first lane
+// adds as it goes. With more, lanes walk trees side by side and write down where they end, and the first lane
 // adds: in both cases leaves are added in the order of the trees.
 
 struct Tree {
@@ -56,15 +56,30 @@ struct ForestArgs {
 
 #define WALKS 4
 
+// Walk several trees at once, so that their loads wait together. A walk that has ended asks its leaf again, which changes
+// nothing, until all have. Leaves their numbers in `at`.
 template <class T>
-DEVICE u32 walk(const Node* nodes, const Tables& tables, const T* values, u64 stride) {
-    u32 at = 0;
+DEVICE void walk(const Node* nodes, const u32* first, const Tables& tables, const T* values, u64 stride, u32* at) {
+    for (u32 k = 0; k < WALKS; k++) at[k] = 0;
     for (;;) {
-        u64 number = nodes[at].number;
-        u32 meta = nodes[at].meta, next = nodes[at].next;
-        if (test_of(meta) >= LEAF) return at;
-        bool yes = goes_yes(tables, number, meta, values[(meta & 0xffffffu) * stride]);
-        at = yes ? next : next + 1;
+        Node node[WALKS];
+        T value[WALKS];
+        u32 running = 0;
+#pragma unroll
+        for (u32 k = 0; k < WALKS; k++) node[k] = nodes[first[k] + at[k]];
+#pragma unroll
+        for (u32 k = 0; k < WALKS; k++) {
+            bool is_leaf = test_of(node[k].meta) >= LEAF;
+            value[k] = values[is_leaf ? 0 : (node[k].meta & 0xffffffu) * stride];
+            running |= is_leaf ? 0u : 1u << k;
+        }
+        if (running == 0) return;
+#pragma unroll
+        for (u32 k = 0; k < WALKS; k++) {
+            bool is_running = (running >> k & 1u) != 0;
+            bool yes = goes_yes(tables, node[k].number, is_running ? node[k].meta : 0u, value[k]);
+            if (is_running) at[k] = yes ? node[k].next : node[k].next + 1;
+        }
     }
 }
 
@@ -121,31 +136,31 @@ DEVICE void forest(const ForestArgs& args) {
         }
         for (u32 first = 0; first < group.trees; first += args.lanes * WALKS) {
             u32 here = group.trees - first < args.lanes * WALKS ? group.trees - first : args.lanes * WALKS;
-            for (u32 at = lane; at < here; at += args.lanes) {
-                Tree tree = args.trees[group.first_tree + first + at];
-                u32 end;
-                if (group.staged && args.values_staged) {
-                    end = walk(staged + (tree.first - group.first_node), args.tables, tile + within, args.tile);
-                } else if (group.staged) {
-                    end = walk(staged + (tree.first - group.first_node), args.tables, values, stride);
-                } else {
-                    end = walk(args.nodes + tree.first, args.tables, values, stride);
-                }
-                if (args.lanes > 1) ends[at * args.tile + within] = end;
-                else if (is_there) {
-                    Node leaf = group.staged ? staged[tree.first - group.first_node + end] : args.nodes[tree.first + end];
-                    add_leaf(args, leaf, row, sum);
-                }
+            // This thread's trees: every `lanes`th from its own on. Those beyond the last are walked for nothing.
+            const Node* nodes = group.staged ? staged : args.nodes;
+            u32 shift = group.staged ? group.first_node : 0;
+            u32 from[WALKS], ended[WALKS];
+            for (u32 k = 0; k < WALKS; k++) {
+                u32 at = lane + k * args.lanes;
+                from[k] = args.trees[group.first_tree + first + (at < here ? at : 0)].first - shift;
+            }
+            if (group.staged && args.values_staged) {
+                walk(staged, from, args.tables, tile + within, args.tile, ended);
+            } else if (group.staged) {
+                walk(staged, from, args.tables, values, stride, ended);
+            } else {
+                walk(args.nodes, from, args.tables, values, stride, ended);
+            }
+            for (u32 k = 0; k < WALKS; k++) {
+                u32 at = lane + k * args.lanes;
+                if (at >= here) continue;
+                if (args.lanes > 1) ends[at * args.tile + within] = from[k] + ended[k];
+                else if (is_there) add_leaf(args, nodes[from[k] + ended[k]], row, sum);
             }
             if (args.lanes > 1) {
                 __syncthreads();
                 if (lane == 0 && is_there) {
-                    for (u32 at = 0; at < here; at++) {
-                        Tree tree = args.trees[group.first_tree + first + at];
-                        u32 end = ends[at * args.tile + within];
-                        Node leaf = group.staged ? staged[tree.first - group.first_node + end] : args.nodes[tree.first + end];
-                        add_leaf(args, leaf, row, sum);
-                    }
+                    for (u32 at = 0; at < here; at++) add_leaf(args, nodes[ends[at * args.tile + within]], row, sum);
                 }
                 __syncthreads();
             }

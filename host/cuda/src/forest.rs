@@ -23,9 +23,10 @@ use crate::traffic::Traffic;
 pub const PIECE_ROWS: usize = 32_768;
 /// Below this a piece is not cut further when memory is short.
 pub const PIECE_ROWS_MIN: usize = 1_024;
-/// Up to so many rows are given several threads each.
-const FEW_ROWS: usize = 16_384;
-/// Walks that a thread writes down before leaves are added: `WALKS` of forest.cu.
+/// From so many rows on: rows of a block, and threads for each of them. Few rows need more threads to fill the device, many
+/// need larger blocks, because each block reads all nodes.
+const SHAPES: [(usize, usize, usize); 3] = [(16_384, 128, 4), (4_096, 64, 8), (0, 32, 16)];
+/// Walks of a thread at once: `WALKS` of forest.cu.
 const WALKS: usize = 4;
 
 /// `Tables` of common.cuh.
@@ -353,7 +354,7 @@ struct Plan {
 
 impl Plan {
     fn new(held: &Held, rows: usize, shared_max: usize) -> Plan {
-        let (tile, lanes) = if rows <= FEW_ROWS { (32, 8) } else { (256, 1) };
+        let (_, tile, lanes) = SHAPES.into_iter().find(|(from, ..)| rows >= *from).unwrap_or(SHAPES[2]);
         let ends = if lanes > 1 { tile * lanes * WALKS * size_of::<u32>() } else { 0 };
         let fixed = GROUP_NODES * size_of::<FlatNode>() + ends;
         let value_bytes = if held.compares_f32 { size_of::<f32>() } else { size_of::<f64>() };

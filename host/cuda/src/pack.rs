@@ -188,7 +188,7 @@ impl FlatForest {
 
     /// None when the processor has to compute it.
     pub fn new(forest: &Forest) -> Option<FlatForest> {
-        if !matches!(forest.join, Join::Sum | Join::Average) || !forest.has_constant_leaves() {
+        if !matches!(forest.join, Join::Sum | Join::Average) || !forest.has_constant_leaves() || forest.features == 0 {
             return None;
         }
         let mut flat = FlatForest {

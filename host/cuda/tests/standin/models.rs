@@ -158,10 +158,10 @@ fn the_shape_of_a_launch_changes_nothing() {
     let many: Vec<f64> = rows.concat().into_iter().cycle().take(features * 17_000).collect();
     let form = Rows::F64 { values: &many, features };
     let want = bits(&on_processor(model, &form));
-    for shared in [99 << 10, 21 << 10] {
+    for shared in [99 << 10, 26 << 10] {
         turn.set("shared", shared);
         let cuda = start();
-        for range in [0..17_000, 0..100] {
+        for range in [0..17_000, 0..4_100, 0..100] {
             let got = on_device(&cuda, 1, forest, &[Part { rows: &form, range: range.clone() }]).unwrap();
             assert_eq!(bits(&got), want[..range.end * forest.outputs as usize]);
         }
