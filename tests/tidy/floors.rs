@@ -8,7 +8,7 @@ const FLOORS: &[&[&str]] = &[
     &["mainstay-base"],
     &["mainstay-log", "mainstay-arrays", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
     &["mainstay-store", "mainstay-statistics", "mainstay-models"],
-    &["mainstay-directory", "mainstay-networks", "mainstay-kernels", "mainstay-schedule"],
+    &["mainstay-directory", "mainstay-networks", "mainstay-cuda", "mainstay-kernels", "mainstay-schedule"],
     &["mainstay-interfaces"],
     &["mainstay-gateway"],
     &["mainstay"],
@@ -26,6 +26,7 @@ const MECHANISMS: &[&str] = &[
     "mainstay-statistics",
     "mainstay-models",
     "mainstay-networks",
+    "mainstay-cuda",
     "mainstay-kernels",
 ];
 /// What runs components. Knows nothing of mechanisms.
@@ -40,6 +41,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("redb", &["mainstay-store"]),
     ("rten", &["mainstay-networks"]),
     ("ort", &["mainstay-networks"]),
+    ("cudarc", &["mainstay-cuda"]),
     ("tonic", &["mainstay-gateway"]),
     ("axum", &["mainstay-gateway"]),
 ];

@@ -1,24 +1,14 @@
 // Raw outputs of tree ensembles.
 //
 // A block takes `tile` rows and `lanes` threads for each. Its rows' values lie in shared memory feature by feature, so that
-// the threads of a warp, each at another row, never meet in a bank whatever they ask for. Trees come in groups whose nodes
-// fit beside them; a tree that does not fit is walked where it lies. With one lane a thread walks all trees of its row and
-// adds as it goes. With more, lanes walk trees side by side and write down where they end, and the first lane
-// adds: in both cases leaves are added in the order of the trees.
+// the threads of a warp, each at another row, never meet in a bank whatever they ask for. Nodes are read where they lie: all
+// blocks walk the same trees at about the same time, so the caches have them; copying them beside the values was slower the
+// deeper the trees. A thread walks several trees at once, lanes walk side by side and write down where they end, and the
+// first lane adds leaves in the order of the trees.
 
 struct Tree {
     u32 first;
     u32 count;
-};
-
-// Trees one behind the other; `staged` where their nodes are copied into shared memory.
-struct Group {
-    u32 first_tree;
-    u32 trees;
-    u32 first_node;
-    u32 nodes;
-    u32 staged;
-    u32 unused;
 };
 
 struct Addition {
@@ -30,7 +20,6 @@ struct Addition {
 struct ForestArgs {
     const Node* nodes;
     const Tree* trees;
-    const Group* groups;
     const Addition* additions;
     Tables tables;
     const double* base;
@@ -43,15 +32,14 @@ struct ForestArgs {
     u32 rows;
     u32 features;
     u32 outputs;
-    u32 group_count;
     // Leaves are added to the base, or the base to their average.
     u32 is_average;
     u32 tree_count;
     u32 tile;
     u32 lanes;
-    // Nodes that fit into shared memory; whether the rows' values are there too.
-    u32 node_room;
+    // Whether the rows' values fit into shared memory.
     u32 values_staged;
+    u32 unused;
 };
 
 #define WALKS 4
@@ -103,9 +91,8 @@ DEVICE void add_leaf(const ForestArgs& args, const Node& leaf, u32 row, S& sum) 
 template <class T, class S>
 DEVICE void forest(const ForestArgs& args) {
     SHARED_MEMORY(shared);
-    Node* staged = (Node*)shared;
-    u32* ends = (u32*)(staged + args.node_room);
-    T* tile = (T*)(ends + (args.lanes > 1 ? args.tile * args.lanes * WALKS : 0));
+    u32* ends = (u32*)shared;
+    T* tile = (T*)(ends + args.tile * args.lanes * WALKS);
 
     u32 within = threadIdx.x % args.tile, lane = threadIdx.x / args.tile;
     u32 row = blockIdx.x * args.tile + within;
@@ -116,6 +103,7 @@ DEVICE void forest(const ForestArgs& args) {
         for (u32 feature = lane; feature < args.features; feature += args.lanes) {
             tile[feature * args.tile + within] = values[(u64)feature * stride];
         }
+        __syncthreads();
     }
 
     S sum = args.is_average ? (S)0 : (S)args.base[0];
@@ -125,46 +113,29 @@ DEVICE void forest(const ForestArgs& args) {
         }
     }
 
-    for (u32 number = 0; number < args.group_count; number++) {
-        Group group = args.groups[number];
+    u32 together = args.lanes * WALKS;
+    for (u32 first = 0; first < args.tree_count; first += together) {
+        u32 here = args.tree_count - first < together ? args.tree_count - first : together;
+        // This thread's trees: every `lanes`th from its own on. Those beyond the last are walked for nothing.
+        u32 from[WALKS], ended[WALKS];
+        for (u32 k = 0; k < WALKS; k++) {
+            u32 at = lane + k * args.lanes;
+            from[k] = args.trees[first + (at < here ? at : 0)].first;
+        }
+        if (args.values_staged) {
+            walk(args.nodes, from, args.tables, tile + within, args.tile, ended);
+        } else {
+            walk(args.nodes, from, args.tables, values, stride, ended);
+        }
+        for (u32 k = 0; k < WALKS; k++) {
+            u32 at = lane + k * args.lanes;
+            if (at < here) ends[at * args.tile + within] = from[k] + ended[k];
+        }
         __syncthreads();
-        if (group.staged) {
-            for (u32 at = threadIdx.x; at < group.nodes; at += args.tile * args.lanes) {
-                staged[at] = args.nodes[group.first_node + at];
-            }
-            __syncthreads();
+        if (lane == 0 && is_there) {
+            for (u32 at = 0; at < here; at++) add_leaf(args, args.nodes[ends[at * args.tile + within]], row, sum);
         }
-        for (u32 first = 0; first < group.trees; first += args.lanes * WALKS) {
-            u32 here = group.trees - first < args.lanes * WALKS ? group.trees - first : args.lanes * WALKS;
-            // This thread's trees: every `lanes`th from its own on. Those beyond the last are walked for nothing.
-            const Node* nodes = group.staged ? staged : args.nodes;
-            u32 shift = group.staged ? group.first_node : 0;
-            u32 from[WALKS], ended[WALKS];
-            for (u32 k = 0; k < WALKS; k++) {
-                u32 at = lane + k * args.lanes;
-                from[k] = args.trees[group.first_tree + first + (at < here ? at : 0)].first - shift;
-            }
-            if (group.staged && args.values_staged) {
-                walk(staged, from, args.tables, tile + within, args.tile, ended);
-            } else if (group.staged) {
-                walk(staged, from, args.tables, values, stride, ended);
-            } else {
-                walk(args.nodes, from, args.tables, values, stride, ended);
-            }
-            for (u32 k = 0; k < WALKS; k++) {
-                u32 at = lane + k * args.lanes;
-                if (at >= here) continue;
-                if (args.lanes > 1) ends[at * args.tile + within] = from[k] + ended[k];
-                else if (is_there) add_leaf(args, nodes[from[k] + ended[k]], row, sum);
-            }
-            if (args.lanes > 1) {
-                __syncthreads();
-                if (lane == 0 && is_there) {
-                    for (u32 at = 0; at < here; at++) add_leaf(args, nodes[ends[at * args.tile + within]], row, sum);
-                }
-                __syncthreads();
-            }
-        }
+        __syncthreads();
     }
 
     if (lane != 0 || !is_there) return;

@@ -1,6 +1,6 @@
 //! Every kernel on the device that is here: is it right, and how fast beside the processor.
 //!
-//! `gpu_check [--quick] [--nvrtc PATH] [--cache FOLDER]`. Prints which card and which processor, then a table to paste. Ends
+//! `gpu_check [--quick] [--forests] [--nvrtc PATH] [--cache FOLDER]`. Prints which card and which processor, then a table to paste. Ends
 //! with 1 when an answer differs from the processor's, with 2 when there is no device.
 
 use std::path::PathBuf;
@@ -25,15 +25,16 @@ const BUS_GB_S: f64 = 55.0;
 
 fn main() {
     let mut options = Options { mode: Mode::Required, weighs: false, ..Options::default() };
-    let mut is_quick = false;
+    let (mut is_quick, mut is_forests) = (false, false);
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => is_quick = true,
+            "--forests" => is_forests = true,
             "--nvrtc" => options.nvrtc = arguments.next().map(PathBuf::from),
             "--cache" => options.cache = arguments.next().map(PathBuf::from),
             other => {
-                eprintln!("`{other}` is not known; gpu_check [--quick] [--nvrtc PATH] [--cache FOLDER]");
+                eprintln!("`{other}` is not known; gpu_check [--quick] [--forests] [--nvrtc PATH] [--cache FOLDER]");
                 std::process::exit(2);
             }
         }
@@ -52,7 +53,9 @@ fn main() {
     println!("found, compiled and checked itself in {:.2} s", started.elapsed().as_secs_f64());
     let mut check = Check { cuda, is_quick, wrong: 0 };
     check.forests();
-    check.explanations();
+    if !is_forests {
+        check.explanations();
+    }
     println!("{:?}", check.cuda.stats());
     if check.wrong > 0 {
         println!("{} checks FAILED", check.wrong);

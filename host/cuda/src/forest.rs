@@ -15,7 +15,7 @@ use mainstay_models::device::Part;
 use mainstay_models::{Order, Rows};
 
 use crate::driver::{Context, DeviceMemory, Pinned, Plain, Shape, Trouble};
-use crate::pack::{Choices, FlatForest, FlatNode, GROUP_NODES};
+use crate::pack::{Choices, FlatForest};
 use crate::session::{Lane, Session, Taken};
 use crate::traffic::Traffic;
 
@@ -45,7 +45,6 @@ pub(crate) struct ChoicesArgs {
 struct ForestArgs {
     nodes: u64,
     trees: u64,
-    groups: u64,
     additions: u64,
     choices: ChoicesArgs,
     base: u64,
@@ -57,13 +56,12 @@ struct ForestArgs {
     rows: u32,
     features: u32,
     outputs: u32,
-    group_count: u32,
     is_average: u32,
     tree_count: u32,
     tile: u32,
     lanes: u32,
-    node_room: u32,
     values_staged: u32,
+    unused: u32,
 }
 
 /// Sets and lists on the device.
@@ -100,11 +98,9 @@ impl HeldChoices {
 pub(crate) struct Held {
     nodes: DeviceMemory,
     trees: DeviceMemory,
-    groups: DeviceMemory,
     additions: DeviceMemory,
     choices: HeldChoices,
     base: DeviceMemory,
-    group_count: u32,
     tree_count: u32,
     pub features: usize,
     pub outputs: usize,
@@ -118,11 +114,9 @@ impl Held {
         Ok(Held {
             nodes: DeviceMemory::of(context, &flat.nodes)?,
             trees: DeviceMemory::of(context, &flat.trees)?,
-            groups: DeviceMemory::of(context, &flat.groups)?,
             additions: DeviceMemory::of(context, &flat.additions)?,
             choices: HeldChoices::new(context, &flat.choices)?,
             base: DeviceMemory::of(context, &flat.base)?,
-            group_count: flat.groups.len() as u32,
             tree_count: flat.trees.len() as u32,
             features: flat.features as usize,
             outputs: flat.outputs as usize,
@@ -310,7 +304,6 @@ fn launch(
     let args = ForestArgs {
         nodes: held.nodes.address(),
         trees: held.trees.address(),
-        groups: held.groups.address(),
         additions: held.additions.address(),
         choices: held.choices.args(),
         base: held.base.address(),
@@ -322,13 +315,12 @@ fn launch(
         rows: piece.rows as u32,
         features: held.features as u32,
         outputs: held.outputs as u32,
-        group_count: held.group_count,
         is_average: u32::from(held.is_average),
         tree_count: held.tree_count,
         tile: plan.tile as u32,
         lanes: plan.lanes as u32,
-        node_room: GROUP_NODES as u32,
         values_staged: u32::from(plan.values_staged),
+        unused: 0,
     };
     let function = session.kernels.forest[2 * usize::from(!held.compares_f32) + usize::from(!held.adds_f32)];
     let shape = Shape {
@@ -355,8 +347,7 @@ struct Plan {
 impl Plan {
     fn new(held: &Held, rows: usize, shared_max: usize) -> Plan {
         let (_, tile, lanes) = SHAPES.into_iter().find(|(from, ..)| rows >= *from).unwrap_or(SHAPES[2]);
-        let ends = if lanes > 1 { tile * lanes * WALKS * size_of::<u32>() } else { 0 };
-        let fixed = GROUP_NODES * size_of::<FlatNode>() + ends;
+        let fixed = tile * lanes * WALKS * size_of::<u32>();
         let value_bytes = if held.compares_f32 { size_of::<f32>() } else { size_of::<f64>() };
         let values = held.features * tile * value_bytes;
         let values_staged = fixed + values <= shared_max;

@@ -13,8 +13,6 @@ use mainstay_models::forest::{Forest, Join, Missing, Node, Split, Test, Tree};
 
 /// Features that a node can name.
 const FEATURES_MAX: u32 = 1 << 24;
-/// Nodes of a group that are copied into shared memory together: 16 KiB.
-pub(crate) const GROUP_NODES: usize = 1_024;
 
 const LEAF: u32 = 6;
 const LEAF_OF_MANY: u32 = 7;
@@ -35,18 +33,6 @@ pub(crate) struct FlatNode {
 pub(crate) struct FlatTree {
     pub first: u32,
     pub count: u32,
-}
-
-/// `Group` of forest.cu.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[repr(C)]
-pub(crate) struct Group {
-    pub first_tree: u32,
-    pub trees: u32,
-    pub first_node: u32,
-    pub nodes: u32,
-    pub staged: u32,
-    pub unused: u32,
 }
 
 /// `Addition` of forest.cu.
@@ -162,7 +148,6 @@ enum Round {
 pub(crate) struct FlatForest {
     pub nodes: Vec<FlatNode>,
     pub trees: Vec<FlatTree>,
-    pub groups: Vec<Group>,
     pub additions: Vec<FlatAddition>,
     pub choices: Choices,
     pub base: Vec<f64>,
@@ -179,7 +164,6 @@ impl FlatForest {
         let choices = &self.choices;
         size_of_val(&*self.nodes)
             + size_of_val(&*self.trees)
-            + size_of_val(&*self.groups)
             + size_of_val(&*self.additions)
             + size_of_val(&*choices.sets)
             + size_of_val(&*choices.lists)
@@ -194,7 +178,6 @@ impl FlatForest {
         let mut flat = FlatForest {
             nodes: Vec::new(),
             trees: Vec::with_capacity(forest.trees.len()),
-            groups: Vec::new(),
             additions: Vec::new(),
             choices: Choices::new(forest.compares_f32),
             base: forest.base.clone(),
@@ -206,7 +189,6 @@ impl FlatForest {
         };
         forest.trees.iter().try_for_each(|tree| flat.push(tree))?;
         u32::try_from(flat.nodes.len()).ok()?;
-        flat.group();
         Some(flat)
     }
 
@@ -241,27 +223,6 @@ impl FlatForest {
         let flat = additions.iter().map(|one| FlatAddition { value: one.value, output: one.output, unused: 0 });
         self.additions.extend(flat);
         Some(FlatNode { number: additions.len() as u64, meta: LEAF_OF_MANY << 24, next: first })
-    }
-
-    /// Consecutive trees that fit together; a larger one alone, not staged.
-    fn group(&mut self) {
-        for (number, tree) in self.trees.iter().enumerate() {
-            let staged = u32::from(tree.count as usize <= GROUP_NODES);
-            match self.groups.last_mut() {
-                Some(group) if group.staged & staged == 1 && (group.nodes + tree.count) as usize <= GROUP_NODES => {
-                    group.trees += 1;
-                    group.nodes += tree.count;
-                }
-                _ => self.groups.push(Group {
-                    first_tree: number as u32,
-                    trees: 1,
-                    first_node: tree.first,
-                    nodes: tree.count,
-                    staged,
-                    unused: 0,
-                }),
-            }
-        }
     }
 }
 

@@ -148,7 +148,7 @@ fn every_explanation_has_the_same_bits() {
     assert!(compared >= 20, "{compared}");
 }
 
-/// With one thread a row, with many, with values that do not fit beside the nodes: the same.
+/// With few threads a row and with many, with values that fit into shared memory and that do not: the same.
 #[test]
 fn the_shape_of_a_launch_changes_nothing() {
     let turn = turn();
@@ -158,7 +158,7 @@ fn the_shape_of_a_launch_changes_nothing() {
     let many: Vec<f64> = rows.concat().into_iter().cycle().take(features * 17_000).collect();
     let form = Rows::F64 { values: &many, features };
     let want = bits(&on_processor(model, &form));
-    for shared in [99 << 10, 26 << 10] {
+    for shared in [99 << 10, 8 << 10] {
         turn.set("shared", shared);
         let cuda = start();
         for range in [0..17_000, 0..4_100, 0..100] {
