@@ -128,7 +128,7 @@ fn device_kernels(place: &Place, count: &mut Count) -> Result<()> {
     let python = python::environment(place, "host/cuda/tests/requirements.txt")?;
     say::step("Compiling the device's kernels");
     let mut test = cargo::command(place);
-    test.args(["test", "--package", "mainstay-cuda", "--test", "nvrtc", "--quiet", "--", "--ignored"]);
+    test.args(["test", "--package", "mainstay-cuda", "--features", "nvrtc", "--test", "nvrtc", "--quiet"]);
     test.env("MAINSTAY_NVRTC", python.file("nvidia/cuda_nvrtc/lib/libnvrtc.so.12")?);
     count.counted("device kernels", &mut test, cargo_summary)
 }

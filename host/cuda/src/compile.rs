@@ -253,3 +253,30 @@ fn keep(path: &Path, image: &[u8]) {
         tracing::warn!(path = %path.display(), %error, "cannot keep compiled kernels; they are compiled again at the next start");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_compiler_that_is_not_there_is_named() {
+        let error = Nvrtc::open(Some("/nowhere/libnvrtc.so".as_ref())).unwrap_err();
+        assert!(error.message().contains("/nowhere/libnvrtc.so"), "{error}");
+    }
+
+    #[test]
+    fn what_was_kept_is_believed_only_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("new/a.kernel");
+        assert_eq!(kept(&path), None);
+        keep(&path, b"code\0");
+        assert_eq!(kept(&path).as_deref(), Some(&b"code\0"[..]));
+        let whole = std::fs::read(&path).unwrap();
+        for (at, len) in [(0, whole.len()), (33, whole.len()), (0, whole.len() - 1), (0, 10)] {
+            let mut torn = whole[..len].to_vec();
+            torn[at] ^= u8::from(len == whole.len());
+            std::fs::write(&path, torn).unwrap();
+            assert_eq!(kept(&path), None, "{at} {len}");
+        }
+    }
+}

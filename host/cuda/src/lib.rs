@@ -26,7 +26,7 @@ mod session;
 mod traffic;
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use mainstay_base::{Clock, Error, Result};
@@ -114,6 +114,8 @@ struct Inner {
 
 struct State {
     session: Option<Arc<Session>>,
+    /// The last one that failed, while somebody may still have it.
+    lost: Weak<Session>,
     health: Health,
     is_opening: bool,
 }
@@ -131,7 +133,7 @@ impl Cuda {
             return Ok(None);
         }
         let is_required = options.mode == Mode::Required;
-        let state = State { session: None, health: Health::default(), is_opening: false };
+        let state = State { session: None, lost: Weak::new(), health: Health::default(), is_opening: false };
         let inner = Inner {
             options,
             clock,
@@ -179,9 +181,9 @@ impl Cuda {
         let mut state = self.inner.state.lock();
         if state.session.is_none() && !state.is_opening && state.health.may_try(self.inner.clock.monotonic_ns()) {
             state.is_opening = true;
-            let inner = self.inner.clone();
+            let (inner, lost) = (self.inner.clone(), state.lost.clone());
             let reopen = move || {
-                Context::reset(inner.options.ordinal);
+                inner.reset_after(&lost);
                 let opened = inner.open();
                 let mut state = inner.state.lock();
                 state.is_opening = false;
@@ -263,6 +265,7 @@ impl Cuda {
         let mut state = self.inner.state.lock();
         if state.session.as_ref().is_some_and(|current| Arc::ptr_eq(current, session)) {
             state.session = None;
+            state.lost = Arc::downgrade(session);
             state.health.failed(self.inner.clock.monotonic_ns(), why);
             self.inner.traffic.lost();
         }
@@ -281,7 +284,22 @@ impl Done {
     }
 }
 
+/// How often somebody who still has a lost session is waited for.
+const LOOK: Duration = Duration::from_millis(5);
+
 impl Inner {
+    /// Reset the device, once nobody has anything of its last opening: what they free then could be what the next opening was
+    /// given. Where somebody keeps it, as after a device that hung, there is no reset.
+    fn reset_after(&self, lost: &Weak<Session>) {
+        let looks = (2 * self.options.patience).as_nanos() / LOOK.as_nanos();
+        for _ in 0..=looks {
+            if lost.strong_count() == 0 {
+                return Context::reset(self.options.ordinal);
+            }
+            std::thread::sleep(LOOK);
+        }
+    }
+
     /// Open the device and hold its answers against the processor's; why not, in words.
     fn open(&self) -> Result<Session, String> {
         let said = |trouble| match trouble {

@@ -41,7 +41,7 @@ fn stump(number: f64) -> Forest {
 }
 
 fn values(count: usize) -> Vec<f64> {
-    (0..count).map(|at| if at % 3 == 0 { -1.0 } else { 1.0 }).collect()
+    (0..count).map(|at| if at.is_multiple_of(3) { -1.0 } else { 1.0 }).collect()
 }
 
 fn asked(cuda: &Cuda, number: u64, count: usize) -> bool {
@@ -49,7 +49,7 @@ fn asked(cuda: &Cuda, number: u64, count: usize) -> bool {
     let rows = Rows::F64 { values: &values, features: 1 };
     let mut out = vec![f64::NAN; count];
     let is_computed = cuda.raw(number, &forest, &[Part { rows: &rows, range: 0..count }], &mut out);
-    let want = |at: usize| if at % 3 == 0 { number as f64 } else { -(number as f64) };
+    let want = |at: usize| if at.is_multiple_of(3) { number as f64 } else { -(number as f64) };
     assert!(!is_computed || out.iter().enumerate().all(|(at, out)| *out == want(at)), "a wrong answer");
     is_computed
 }
@@ -127,7 +127,8 @@ fn a_launch_that_is_refused_loses_the_device() {
 fn a_device_that_does_not_answer_is_given_up() {
     let turn = turn();
     let options = Options { patience: Duration::from_millis(50), ..always() };
-    let cuda = start_by(options, Arc::new(VirtualClock::new(0))).unwrap().unwrap();
+    let clock = Arc::new(VirtualClock::new(0));
+    let cuda = start_by(options, clock.clone()).unwrap().unwrap();
     turn.set("slow_ms", 10);
     assert!(asked(&cuda, 1, 100), "slow is not dead");
     turn.set("hangs", 1);
@@ -136,6 +137,11 @@ fn a_device_that_does_not_answer_is_given_up() {
     assert!(began.elapsed() < Duration::from_secs(5));
     assert_eq!(cuda.stats().losses, 1);
     turn.set("hangs", 0);
+    clock.advance_ms(AWAY_MIN.as_millis() as i64);
+    assert!(!asked(&cuda, 1, 100), "it is being opened");
+    until(|| cuda.stats().is_up);
+    assert_eq!(turn.count("resets"), 0, "what hangs may still use its memory");
+    assert!(asked(&cuda, 1, 100));
 }
 
 #[test]
