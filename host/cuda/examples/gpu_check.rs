@@ -7,8 +7,10 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
+use futures::executor::block_on;
 use mainstay_base::SystemClock;
 use mainstay_cuda::{Cuda, Mode, Options};
+use mainstay_kernels::{HeldRows, Kernels, Loaded};
 use mainstay_models::device::{Device, Part};
 use mainstay_models::explain::Explainer;
 use mainstay_models::import::import;
@@ -40,7 +42,7 @@ fn main() {
         }
     }
     let started = Instant::now();
-    let cuda = match Cuda::start(options, Arc::new(SystemClock::default())) {
+    let cuda = match Cuda::start(options.clone(), Arc::new(SystemClock::default())) {
         Ok(Some(cuda)) => cuda,
         Ok(None) => unreachable!("a required device is there or an error"),
         Err(error) => {
@@ -51,11 +53,12 @@ fn main() {
     println!("device: {:?}", cuda.description().expect("it was just opened"));
     println!("processor: {}, {} threads", processor(), rayon::current_num_threads());
     println!("found, compiled and checked itself in {:.2} s", started.elapsed().as_secs_f64());
-    let mut check = Check { cuda, is_quick, wrong: 0 };
+    let mut check = Check { cuda, options, is_quick, wrong: 0 };
     check.forests();
     if !is_forests {
         check.explanations();
     }
+    check.served();
     println!("{:?}", check.cuda.stats());
     if check.wrong > 0 {
         println!("{} checks FAILED", check.wrong);
@@ -70,8 +73,32 @@ fn processor() -> String {
     line.map_or("unknown", |line| line.trim_start_matches([' ', '\t', ':'])).to_owned()
 }
 
+/// Rows a second of callers that ask again when they have an answer, and the last answer.
+fn rate(kernels: &Kernels, model: &Arc<Loaded>, callers: usize, rows: usize, seconds: f64) -> (f64, Vec<f64>) {
+    let values: Arc<[f32]> = made_up_rows(rows).into();
+    let began = Instant::now();
+    let ask = &|number: usize| {
+        let caller = kernels.caller(&format!("caller-{number}")).expect("room for a caller");
+        let (mut count, mut last) = (0, Vec::new());
+        while began.elapsed().as_secs_f64() < seconds {
+            let rows = HeldRows::F32 { values: values.clone(), features: FEATURES };
+            last = block_on(caller.predict(model.clone(), rows, Output::Raw)).expect("an answer");
+            count += last.len();
+        }
+        (count, last)
+    };
+    let asked: Vec<(usize, Vec<f64>)> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..callers).map(|number| scope.spawn(move || ask(number))).collect();
+        threads.into_iter().map(|thread| thread.join().expect("a caller")).collect()
+    });
+    let taken = began.elapsed().as_secs_f64();
+    let rows: usize = asked.iter().map(|(count, _)| count).sum();
+    (rows as f64 / taken, asked.into_iter().next().map(|(_, last)| last).unwrap_or_default())
+}
+
 struct Check {
     cuda: Cuda,
+    options: Options,
     is_quick: bool,
     wrong: usize,
 }
@@ -138,6 +165,46 @@ impl Check {
             bytes_a_row / BUS_GB_S
         );
         self.compare(name, &got, &want);
+    }
+
+    /// Through the batcher, as requests come: many callers, each with one request at a time, and measured costs deciding.
+    fn served(&mut self) {
+        println!("\n| model, callers | rows a request | with the device, rows/s | without | ratio | batches there |");
+        println!("| --- | ---: | ---: | ---: | ---: | ---: |");
+        let callers = if self.is_quick { 4 } else { 64 };
+        for (trees, depth) in [(300, 5), (1000, 8)] {
+            let bytes = made_up_model(trees, depth);
+            let load = || Arc::new(Loaded::from_bytes("checked", &bytes).expect("a model"));
+            for rows in if self.is_quick { &[64][..] } else { &[1, 64, 1_024, 16_384] } {
+                let name = format!("{trees} trees, depth {depth}, {callers} callers");
+                self.served_one(&load(), &name, callers, *rows);
+            }
+        }
+    }
+
+    fn served_one(&mut self, model: &Arc<Loaded>, name: &str, callers: usize, rows: usize) {
+        let clock = || Arc::new(SystemClock::default());
+        let options = Options { weighs: true, ..self.options.clone() };
+        let device = Cuda::start(options, clock()).expect("it was there before").expect("it was there before");
+        let import = || Box::new(import);
+        let sizes = mainstay_kernels::Options::default();
+        let with = Kernels::start_on(&sizes, clock(), import(), Some(Arc::new(device.clone()))).expect("threads");
+        let without = Kernels::start_with(&sizes, clock(), import()).expect("threads");
+        let seconds = if self.is_quick { 0.2 } else { SECONDS };
+        // Once for both sides to be known, once that counts.
+        rate(&with, model, callers, rows, seconds / 2.0);
+        let before = device.stats();
+        let (there, answers) = rate(&with, model, callers, rows, seconds);
+        let after = device.stats();
+        let (here, expected) = rate(&without, model, callers, rows, seconds);
+        let left: u64 = after.left.iter().sum::<u64>() - before.left.iter().sum::<u64>();
+        let batches = after.batches - before.batches;
+        println!(
+            "| {name} | {rows} | {there:.0} | {here:.0} | {:.1}× | {:.0} % |",
+            there / here,
+            100.0 * batches as f64 / (batches + left).max(1) as f64,
+        );
+        self.compare(name, &answers, &expected);
     }
 
     fn explanations(&mut self) {
