@@ -74,6 +74,12 @@ enum Task {
         #[arg(long, value_parser = ["cpu"], default_value = "cpu")]
         path: String,
     },
+    /// Hold every kernel of the NVIDIA device that is here against the processor, and measure it: see docs/gpu.md.
+    GpuCheck {
+        /// For the check: `--quick`, `--forests`, `--nvrtc PATH`, `--cache FOLDER`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
     /// Generate the references under docs/reference again.
     Docs,
     /// Run a folder of numeric cases through the real functions. Ends with one line: `N passed, N failed`.
@@ -123,6 +129,11 @@ fn run(line: &Line) -> Result<bool> {
         Task::Bench(args) => bench::run(&place, line.allow_rustup, args).map(|()| true),
         Task::Fuzz { seconds, target } => Ok(fuzz::run(&place, *seconds, target.as_deref())?.is_empty()),
         Task::ModelCases { dir, path: _ } => model_cases::run(dir),
+        Task::GpuCheck { arguments } => {
+            let mut command = cargo::command(&place);
+            command.args(["run", "--package", "mainstay-cuda", "--example", "gpu_check", "--"]).args(arguments);
+            say::run(&mut command).map(|()| true)
+        }
         Task::Docs => docs(&place).map(|()| true),
         Task::NumericCases { folder, path: ComputePath::Cpu } => numeric_cases::run(folder),
     }

@@ -22,6 +22,13 @@ impl Environment {
     pub fn program(&self) -> PathBuf {
         self.folder.join("bin/python")
     }
+
+    /// A file of its packages.
+    pub fn file(&self, path: &str) -> Result<PathBuf> {
+        let versions = fs::read_dir(self.folder.join("lib")).context("reading the environment's packages")?;
+        let mut places = versions.flatten().map(|version| version.path().join("site-packages").join(path));
+        places.find(|place| place.is_file()).with_context(|| format!("no package of the environment has {path}"))
+    }
 }
 
 /// The environment of a file of requirements, by its path in the checkout.

@@ -118,6 +118,19 @@ fn rust(place: &Place, count: &mut Count) {
     if outcome.is_err() {
         count.check("tests", outcome);
     }
+    if let Err(error) = device_kernels(place, count) {
+        count.check("device kernels", Err(error));
+    }
+}
+
+/// Compile every kernel for every device with NVIDIA's compiler, which comes as a Python package.
+fn device_kernels(place: &Place, count: &mut Count) -> Result<()> {
+    let python = python::environment(place, "host/cuda/tests/requirements.txt")?;
+    say::step("Compiling the device's kernels");
+    let mut test = cargo::command(place);
+    test.args(["test", "--package", "mainstay-cuda", "--features", "nvrtc", "--test", "nvrtc", "--quiet"]);
+    test.env("MAINSTAY_NVRTC", python.file("nvidia/cuda_nvrtc/lib/libnvrtc.so.12")?);
+    count.counted("device kernels", &mut test, cargo_summary)
 }
 
 fn native_plugins(place: &Place, count: &mut Count) {

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt, stream};
 use mainstay_base::{Clock, Error, Result};
+use mainstay_models::device::Device;
 use mainstay_models::{Output, import};
 
 pub use loaded::{Import, Loaded};
@@ -31,7 +32,7 @@ pub use question::{Question, ROWS_MAX};
 
 use batcher::{Ask, Batcher, Crew, Policy, Refusal, Stats};
 use loaded::Shelf;
-use predict::{Explain, ExplainRequest, Predict, PredictRequest};
+use predict::{Elsewhere, Explain, ExplainRequest, Predict, PredictRequest};
 use question::{Questions, typed};
 
 /// Questions of one call that wait or run at a time: the rest follows as they are answered, so that one call of many columns
@@ -39,6 +40,10 @@ use question::{Questions, typed};
 const IN_FLIGHT: usize = 256;
 /// Rows that may wait at one kernel.
 const QUEUE_ROWS: usize = u32::MAX as usize;
+
+/// Rows of one launch of a model: small enough that one caller's flood costs another a few milliseconds, large enough that a
+/// launch is worth it.
+const BATCH_ROWS: usize = 4_096;
 
 /// How big everything is.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -104,13 +109,25 @@ impl Kernels {
 
     /// The same for models that come in by another importer.
     pub fn start_with(options: &Options, clock: Arc<dyn Clock>, import: Box<Import>) -> Result<Kernels> {
-        let crew = Crew::start(options.threads, clock)?;
-        // Small enough that one caller's flood costs another a few milliseconds, large enough that a launch is worth it.
-        let predict = Policy { max_delay: options.max_delay, ..policy(options.threads, 4_096) };
+        Kernels::start_on(options, clock, import, None)
+    }
+
+    /// The same beside a device that takes the batches which are worth it.
+    pub fn start_on(
+        options: &Options,
+        clock: Arc<dyn Clock>,
+        import: Box<Import>,
+        device: Option<Arc<dyn Device>>,
+    ) -> Result<Kernels> {
+        let crew = Crew::start(options.threads, clock.clone())?;
+        // A device needs more rows at a time to be worth its copies.
+        let batch_rows = device.as_ref().map_or(BATCH_ROWS, |device| device.batch_rows().max(BATCH_ROWS));
+        let elsewhere = Elsewhere { device, clock };
+        let predict = Policy { max_delay: options.max_delay, ..policy(options.threads, batch_rows) };
         let inner = Inner {
             questions: Batcher::new(Questions, policy(options.threads, ROWS_MAX), &crew)?,
-            predict: Batcher::new(Predict, predict, &crew)?,
-            explain: Batcher::new(Explain, policy(options.threads, 1 << 20), &crew)?,
+            predict: Batcher::new(Predict(elsewhere.clone()), predict, &crew)?,
+            explain: Batcher::new(Explain(elsewhere), policy(options.threads, 1 << 20), &crew)?,
             shelf: Shelf::new(options.model_bytes),
             import,
             _crew: crew,
@@ -196,7 +213,7 @@ impl Caller {
         let explainer = explainer.await.map_err(|error| Error::internal(format!("preparing ended: {error}")))??;
         let request = ExplainRequest { model, explainer: explainer.clone(), rows };
         let reply = self.explain.submit(request, Ask::default())?;
-        Ok((reply.await?, explainer.expected_values().to_vec()))
+        Ok((reply.await?, explainer.explainer.expected_values().to_vec()))
     }
 
     /// The kernels that it asks.

@@ -19,13 +19,26 @@ const BYTES_PER_FILE_BYTE: usize = 4;
 /// From the bytes of a model's file to the model.
 pub type Import = dyn Fn(&[u8]) -> Result<Model> + Send + Sync;
 
+/// An explainer with a number that no other ever has.
+pub(crate) struct Prepared {
+    pub explainer: Explainer,
+    pub number: u64,
+}
+
+impl Prepared {
+    pub fn new(explainer: Explainer) -> Prepared {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        Prepared { explainer, number: NEXT.fetch_add(1, Ordering::Relaxed) }
+    }
+}
+
 /// A model, ready to be applied.
 pub struct Loaded {
     digest: Box<str>,
     number: u64,
     model: Model,
     bytes: usize,
-    explainer: OnceLock<Result<Arc<Explainer>>>,
+    explainer: OnceLock<Result<Arc<Prepared>>>,
 }
 
 impl Loaded {
@@ -71,8 +84,8 @@ impl Loaded {
     }
 
     /// The explainer along its paths, prepared at the first question.
-    pub(crate) fn explainer(&self) -> Result<Arc<Explainer>> {
-        self.explainer.get_or_init(|| Ok(Arc::new(Explainer::new(self.forest()?)?))).clone()
+    pub(crate) fn explainer(&self) -> Result<Arc<Prepared>> {
+        self.explainer.get_or_init(|| Ok(Arc::new(Prepared::new(Explainer::new(self.forest()?)?)))).clone()
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Config {
     pub sandbox: Sandbox,
     /// Numeric work.
     pub kernels: Kernels,
+    /// Numeric work on an NVIDIA device.
+    pub cuda: Cuda,
     /// Columnar tables.
     pub tables: Tables,
     /// Durable jobs.
@@ -274,6 +276,38 @@ section! {
         #[schemars(range(min = 1, max = 36_500))]
         keep_days: u64 = 30,
     }
+}
+
+section! {
+    /// Numeric work on an NVIDIA device.
+    Cuda {
+        /// Whether a device is used.
+        device: CudaDevice = CudaDevice::Auto,
+        /// Which device, in the driver's order.
+        #[schemars(range(min = 0, max = 255))]
+        ordinal: usize = 0,
+        /// Device memory that may be taken, in MiB; 0 = nine tenths of what there is.
+        #[schemars(range(min = 0, max = 1_048_576))]
+        memory_mib: usize = 0,
+        /// NVIDIA's run-time compiler (`libnvrtc.so.12` or `.13`); empty: it is found by its name.
+        nvrtc: String = String::new(),
+        /// How long a batch may take on the device before it counts as lost, in seconds.
+        #[schemars(range(min = 1, max = 3_600))]
+        patience_s: u64 = 10,
+    }
+}
+
+/// Whether a device is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+#[schemars(inline)]
+pub enum CudaDevice {
+    /// Where there is one.
+    Auto,
+    /// It is not even looked for.
+    Off,
+    /// The host does not start without one.
+    Required,
 }
 
 section! {

@@ -365,8 +365,14 @@ fn kernels(settings: &Settings) -> Result<Answer> {
             );
         }
     };
+    let device = match settings.device() {
+        Ok(Some(cuda)) => cuda.description().map_or_else(|| "a device that is lost".to_owned(), |found| found.name),
+        Ok(None) if settings.cuda.mode == mainstay_cuda::Mode::Off => "no device (`cuda.device` is `off`)".to_owned(),
+        Ok(None) => "no device".to_owned(),
+        Err(error) => return warn(error.to_string(), "docs/gpu.md says what a device needs"),
+    };
     ok(format!(
-        "on the processor with {} threads; statistics use {}, models {}, other ONNX graphs {networks}",
+        "on {device} and on the processor with {} threads; statistics use {}, models {}, other ONNX graphs {networks}",
         settings.kernels.threads,
         mainstay_statistics::instruction_set(),
         models.join(", "),

@@ -41,11 +41,6 @@ static SCHEMA: LazyLock<Value> = LazyLock::new(|| {
 });
 
 impl JobFile {
-    /// The JSON Schema of such files.
-    pub fn schema() -> &'static Value {
-        &SCHEMA
-    }
-
     /// Read and check a file's text.
     pub fn parse(name: &str, text: &str) -> Result<JobFile> {
         static VALIDATOR: LazyLock<jsonschema::Validator> =
@@ -260,7 +255,7 @@ pub(crate) fn moment(text: &str) -> Result<i64> {
     if let Ok(at) = text.parse::<Timestamp>() {
         return Ok(at.as_millisecond());
     }
-    let day = text.parse::<Date>().ok().and_then(|day| day.to_zoned(TimeZone::UTC).ok());
+    let day = text.parse::<Date>().ok().and_then(|day| day.to_zoned_datetime(TimeZone::UTC).ok());
     day.map(|day| day.timestamp().as_millisecond()).ok_or_else(|| {
         Error::invalid(format!(
             "`{text}` is no time; write a date, `2026-01-31`, or a time with its zone, `2026-01-31T03:00:00Z`"

@@ -9,6 +9,7 @@ mod admin_client;
 mod cli;
 mod config;
 mod data_folder;
+mod device_metrics;
 mod doctor;
 mod exit;
 mod job_commands;

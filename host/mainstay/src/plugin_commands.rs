@@ -99,7 +99,7 @@ fn compile(settings: &Settings, package: &Package) -> Result<()> {
     let scratch = settings.data.join("cache/no-blobs");
     let backend = BlobBackend::Local { folder: scratch.clone() };
     let blobs = Blobs::open(store.clone(), backend, Arc::new(SystemClock::default()), settings.blob_grace)?;
-    let host = plugin_host(settings, settings.services(&store, &blobs)?, &settings.data)?;
+    let host = plugin_host(settings, settings.services(&store, &blobs, None)?, &settings.data)?;
     let spec = plugins::spec(&package.manifest, &package.component, &[], &Value::Object(Default::default()))?;
     let loaded = host.load(spec).map(|_| ());
     std::fs::remove_dir_all(&scratch).map_err(|error| Error::io("remove", &scratch, error))?;

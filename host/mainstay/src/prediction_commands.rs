@@ -112,8 +112,8 @@ mod tests {
         check("{\"id\": 1}\n\n{\"id\": 2}\n", "2 rows");
         check("{\"id\": 1}\nnot json\n", "rows.jsonl:2");
         check("\n", "no row");
-        let (a, b) = (serde_json::json!({"id": 1}), serde_json::json!({"id": 2}));
-        assert_eq!(key("outcomes", "x", &[a.clone()]), key("outcomes", "x", &[a.clone()]));
-        assert_ne!(key("outcomes", "x", &[a]), key("outcomes", "x", &[b]));
+        let (a, b) = ([serde_json::json!({"id": 1})], [serde_json::json!({"id": 2})]);
+        assert_eq!(key("outcomes", "x", &a), key("outcomes", "x", &a));
+        assert_ne!(key("outcomes", "x", &a), key("outcomes", "x", &b));
     }
 }

@@ -6,6 +6,7 @@
 //! acknowledged. On failure while starting: a message with what to do, and an exit code; what was opened is closed.
 
 use crate::data_folder::{self, DataFolder, Owner};
+use crate::device_metrics::DeviceCollector;
 use crate::exit::{Exit, Failure};
 use crate::plugins::{Parts, Plugins};
 use crate::registry::Registry;
@@ -13,7 +14,7 @@ use crate::screen::Screen;
 use crate::settings::{Choice, Settings};
 use crate::telemetry;
 use crate::workers::{JobDesk, Workers};
-use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Random, Result, SystemClock};
+use mainstay_base::{Clock, Error, ErrorKind, OsRandom, Result, SystemClock};
 use mainstay_gateway::{
     AuthMode, Gateway, GatewayState, JobsAdmin, Readiness, Role, Rooms, Routes, SharedRegistry, TablesAdmin, Tokens,
     VersionInfo,
@@ -226,7 +227,8 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     }
     let backend = BlobBackend::Local { folder: folder.path().join("blobs") };
     let blobs = Blobs::open(store.clone(), backend, clock.clone(), settings.blob_grace)?;
-    let services = settings.services(&store, &blobs)?;
+    let device = settings.device()?;
+    let services = settings.services(&store, &blobs, device.as_ref())?;
     let predictions = Predictions::new(services.tables.clone(), services.clock.clone());
     let mut background = Background::new(settings, &services)?;
     let jobs = background.admin(&services);
@@ -234,6 +236,9 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let registry = SharedRegistry::default();
     registry.write().register_collector(Box::new(host.metrics()));
     registry.write().register_collector(Box::new(KernelCollector(host.services().kernels.clone())));
+    if let Some(device) = device {
+        registry.write().register_collector(Box::new(DeviceCollector(device)));
+    }
     let (routes, readiness) = (Routes::new(), Readiness::new());
     let plugins = Plugins::new(Parts {
         market,

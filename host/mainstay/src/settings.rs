@@ -4,9 +4,10 @@
 //! `..`, so that a field without a reader does not compile; a test changes each field and expects something to be built
 //! differently. On failure: the key, what is wrong, what to write.
 
-use crate::config::{self, Config, Engine, Protect, Required};
+use crate::config::{self, Config, CudaDevice, Engine, Protect, Required};
 use crate::data_folder;
 use mainstay_base::{Error, OsRandom, Result, SystemClock};
+use mainstay_cuda::Cuda;
 use mainstay_directory::{Directory, Evidence, LabelEvidence, ProtectionRule};
 use mainstay_gateway::{AuthMode, GatewayLimits, GatewayOptions};
 use mainstay_interfaces::{CompileLimits, EngineOptions, Services};
@@ -46,6 +47,8 @@ pub struct Settings {
     pub compile: CompileLimits,
     /// Numeric work.
     pub kernels: mainstay_kernels::Options,
+    /// Numeric work on an NVIDIA device.
+    pub cuda: mainstay_cuda::Options,
     /// How ONNX graphs beyond our own operations are run.
     pub networks: mainstay_networks::Options,
     /// Threads that work on SQL and windows of tables.
@@ -111,6 +114,7 @@ impl Settings {
             blobs,
             sandbox,
             kernels,
+            cuda,
             tables,
             jobs,
             log,
@@ -155,6 +159,7 @@ impl Settings {
                 model_bytes: model_mib * MIB,
                 max_delay: Duration::from_millis(max_delay_ms),
             },
+            cuda: cuda_options(cuda),
             networks: mainstay_networks::Options::own_binary(
                 if onnx_runtime.is_empty() { Runtime::Rten } else { Runtime::OnnxRuntime(onnx_runtime.into()) },
                 mainstay_networks::Limits {
@@ -191,13 +196,19 @@ impl Settings {
         beyond(&self.gateway.http) || self.gateway.grpc.as_ref().is_some_and(beyond)
     }
 
+    /// The NVIDIA device, where there is one and it is to be used. Compiles kernels for it the first time.
+    pub fn device(&self) -> Result<Option<Cuda>> {
+        let cache = Some(self.data.join("cache/cuda"));
+        Cuda::start(mainstay_cuda::Options { cache, ..self.cuda.clone() }, Arc::new(SystemClock::default()))
+    }
+
     /// What plugins stand on.
-    pub fn services(&self, store: &Store, blobs: &Blobs) -> Result<Services> {
+    pub fn services(&self, store: &Store, blobs: &Blobs, device: Option<&Cuda>) -> Result<Services> {
         let clock = Arc::new(SystemClock::default());
         let directory = Directory::new(store.clone(), self.protect.clone(), clock.clone())?;
         let networks = self.networks.clone();
         let import = Box::new(move |bytes: &[u8]| mainstay_networks::import(bytes, &networks));
-        let kernels = Kernels::start_with(&self.kernels, clock, import)?;
+        let kernels = Kernels::start_on(&self.kernels, clock, import, device.map(|cuda| Arc::new(cuda.clone()) as _))?;
         let options =
             TablesOptions { query_threads: self.query_threads, ..TablesOptions::new(self.data.join("tables")) };
         let tables = Tables::open(store.clone(), options)?;
@@ -236,6 +247,22 @@ fn grants(outbound: Vec<config::Outbound>) -> Result<BTreeMap<String, Grants>> {
         grants.check().map_err(|error| error.context(format!("`outbound` {number}")))?;
     }
     Ok(by_plugin)
+}
+
+fn cuda_options(cuda: config::Cuda) -> mainstay_cuda::Options {
+    let config::Cuda { device, ordinal, memory_mib, nvrtc, patience_s } = cuda;
+    mainstay_cuda::Options {
+        mode: match device {
+            CudaDevice::Auto => mainstay_cuda::Mode::Auto,
+            CudaDevice::Off => mainstay_cuda::Mode::Off,
+            CudaDevice::Required => mainstay_cuda::Mode::Required,
+        },
+        ordinal,
+        memory_bytes: memory_mib * MIB,
+        nvrtc: (!nvrtc.is_empty()).then(|| nvrtc.into()),
+        patience: Duration::from_secs(patience_s),
+        ..mainstay_cuda::Options::default()
+    }
 }
 
 fn rule(protect: Protect) -> ProtectionRule {
@@ -329,14 +356,14 @@ mod tests {
             data, plugins, registry, gateway, asked_engine, memtable_bytes_max, blob_grace, sandbox, ..
         } = &settings;
         let EngineOptions { instances, threads, .. } = sandbox;
-        let Settings { query_threads, query_bytes, .. } = &settings;
+        let Settings { cuda, query_threads, query_bytes, .. } = &settings;
         let Settings {
             compile, kernels, networks, attempts_max, runs_kept, outbound, protect, log, traces, drain, ..
         } = &settings;
         let store = settings.store(asked_engine.unwrap());
         format!(
             "{data:?} {plugins:?} {registry:?} {gateway:?} {memtable_bytes_max} {blob_grace:?} {instances} {threads} \
-             {compile:?} {kernels:?} {networks:?} {query_threads} {query_bytes} {attempts_max} {runs_kept:?} {outbound:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
+             {compile:?} {kernels:?} {networks:?} {cuda:?} {query_threads} {query_bytes} {attempts_max} {runs_kept:?} {outbound:?} {protect:?} {log:?} {traces:?} {drain:?} {:?}",
             store.engine
         )
     }

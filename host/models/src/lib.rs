@@ -8,6 +8,7 @@
 //! what stands there and what was expected.
 #![deny(unsafe_code)]
 
+pub mod device;
 pub mod explain;
 pub mod forest;
 pub mod graph;
@@ -21,4 +22,4 @@ mod tile;
 
 pub use model::{Feature, FeatureKind, Format, Model, Output, Task};
 pub use network::{Network, NetworkShape};
-pub use tile::Rows;
+pub use tile::{Order, Rows};

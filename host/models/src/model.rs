@@ -237,7 +237,37 @@ impl Model {
         output: Output,
         out: &mut [f64],
     ) -> Result<()> {
+        self.predict_from(None, rows, range, output, out)
+    }
+
+    /// The forest whose raw outputs are all that an answer needs of the trees; none where it needs more or something else.
+    pub fn forest_behind(&self, output: Output) -> Option<&Forest> {
+        match &self.body {
+            _ if output == Output::Leaf || self.width(output).is_err() => None,
+            Body::Trees(trees) => Some(&trees.forest),
+            Body::Graph(graph) if output == Output::Raw || graph.raw.is_some() => self.forest(),
+            Body::Graph(_) | Body::Linear(_) | Body::Network(_) => None,
+        }
+    }
+
+    /// The same as [`Model::predict_range`] where somebody else has computed the raw outputs of these rows: those of
+    /// [`Model::forest_behind`], row after row. `invalid` when they are not as many as the rows need.
+    pub fn predict_from(
+        &self,
+        raw: Option<&[f64]>,
+        rows: &Rows<'_>,
+        range: std::ops::Range<usize>,
+        output: Output,
+        out: &mut [f64],
+    ) -> Result<()> {
         let count = rows.count()?;
+        if let Some(raw) = raw {
+            let outputs = self.forest_behind(output).map(|forest| forest.outputs as usize);
+            if outputs.and_then(|outputs| outputs.checked_mul(range.len())) != Some(raw.len()) {
+                let (given, rows) = (raw.len(), range.len());
+                return Err(Error::invalid(format!("{given} raw outputs for {rows} rows that have another number")));
+            }
+        }
         if rows.features() != self.features.len() {
             let (given, expected) = (rows.features(), self.features.len());
             return Err(Error::invalid(format!("rows have {given} values; the model takes {expected}")));
@@ -254,9 +284,9 @@ impl Model {
             return Err(Error::invalid(format!("{given} places for the answers of {rows} rows, {width} each")));
         }
         match &self.body {
-            Body::Trees(trees) => trees.predict(rows, range, output, out),
+            Body::Trees(trees) => trees.predict(raw, rows, range, output, out),
             Body::Linear(linear) => linear.predict(rows, range, output, out),
-            Body::Graph(graph) => self.predict_graph(graph, rows, range, output, out),
+            Body::Graph(graph) => self.predict_graph(graph, raw, rows, range, output, out),
             Body::Network(network) => network.predict(rows, range, output, out),
         }
     }
@@ -264,6 +294,7 @@ impl Model {
     fn predict_graph(
         &self,
         graph: &Graph,
+        raw: Option<&[f64]>,
         rows: &Rows<'_>,
         range: std::ops::Range<usize>,
         output: Output,
@@ -272,6 +303,7 @@ impl Model {
         let mut scratch = Scratch::default();
         if let (Some(ensemble), Output::Raw | Output::Leaf) = (&graph.direct, output) {
             return match output {
+                Output::Raw if raw.is_some() => copy_raw(raw, out),
                 Output::Raw => ensemble.layout.raw(&ensemble.forest, rows, range.start, range.len(), &mut scratch, out),
                 _ => leaves(&ensemble.forest, &ensemble.layout, None, rows, range, out),
             };
@@ -282,6 +314,7 @@ impl Model {
         let given = graph.raw.filter(|_| graph.direct.is_some());
         let needed = graph.pipeline.needed(slot, given);
         let (mut tile, mut lines) = (Tile::<f64>::default(), Vec::new());
+        let start = range.start;
         for (from, out) in range.step_by(TILE_ROWS).zip(out.chunks_mut(TILE_ROWS * width)) {
             let count = out.len() / width;
             if needed.inputs {
@@ -291,7 +324,13 @@ impl Model {
             }
             // An ensemble on the rows themselves reads them where they are.
             let given = match (given, &graph.direct) {
-                (Some(slot), Some(ensemble)) => Some((slot, ensemble.raw(rows, from, count, &mut scratch)?)),
+                (Some(slot), Some(ensemble)) => Some((
+                    slot,
+                    match raw {
+                        Some(raw) => ensemble.given(raw, from - start, count),
+                        None => ensemble.raw(rows, from, count, &mut scratch)?,
+                    },
+                )),
                 _ => None,
             };
             let tensor = &graph.pipeline.run(&needed, &lines, count, given, &mut scratch)?;
@@ -334,11 +373,19 @@ impl Trees {
         }
     }
 
-    fn predict(&self, rows: &Rows<'_>, range: std::ops::Range<usize>, output: Output, out: &mut [f64]) -> Result<()> {
-        let outputs = self.forest.outputs as usize;
+    fn predict(
+        &self,
+        given: Option<&[f64]>,
+        rows: &Rows<'_>,
+        range: std::ops::Range<usize>,
+        output: Output,
+        out: &mut [f64],
+    ) -> Result<()> {
+        let (outputs, start) = (self.forest.outputs as usize, range.start);
         let mut scratch = Scratch::default();
-        let raw = |from, count, scratch: &mut Scratch, out: &mut [f64]| {
-            self.layout.raw(&self.forest, rows, from, count, scratch, out)
+        let raw = |from: usize, count: usize, scratch: &mut Scratch, out: &mut [f64]| match given {
+            Some(_) => copy_raw(given.map(|raw| &raw[(from - start) * outputs..][..count * outputs]), out),
+            None => self.layout.raw(&self.forest, rows, from, count, scratch, out),
         };
         match output {
             Output::Leaf => leaves(&self.forest, &self.layout, Some(&self.leaf_ids), rows, range, out),
@@ -362,6 +409,12 @@ impl Trees {
             }
         }
     }
+}
+
+/// What somebody else has computed.
+fn copy_raw(raw: Option<&[f64]>, out: &mut [f64]) -> Result<()> {
+    out.copy_from_slice(raw.ok_or_else(|| Error::internal("raw outputs were promised and are not there"))?);
+    Ok(())
 }
 
 /// The class of a row's raw outputs: the greatest, or of two the second when its probability is above one half.

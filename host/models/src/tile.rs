@@ -8,6 +8,7 @@
 
 use mainstay_arrays::{Bits, Chunk, Number, Numbers};
 use mainstay_base::{Error, Result};
+use rayon::prelude::*;
 
 /// Rows to predict. A missing value is NaN, or a place whose validity is off.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +63,75 @@ impl Rows<'_> {
             }
         }
     }
+}
+
+/// How values lie that were copied out of rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Row after row.
+    Rows,
+    /// Feature after feature.
+    Features,
+}
+
+impl Rows<'_> {
+    /// Copy the values of some rows, rounded to the nearest, in the order in which they lie already; what is missing is NaN.
+    /// For devices that have memory of their own. Panics when `out` has not a place for each value.
+    pub fn copy_f32(&self, range: std::ops::Range<usize>, out: &mut [f32]) -> Order {
+        self.copy(range, out, |values, out| out.copy_from_slice(values), |values, out| convert(values, out, f32::of))
+    }
+
+    /// The same in double precision.
+    pub fn copy_f64(&self, range: std::ops::Range<usize>, out: &mut [f64]) -> Order {
+        self.copy(
+            range,
+            out,
+            |values, out| convert(values, out, f64::of_f32),
+            |values, out| out.copy_from_slice(values),
+        )
+    }
+
+    fn copy<T: Value>(
+        &self,
+        range: std::ops::Range<usize>,
+        out: &mut [T],
+        narrow: impl Fn(&[f32], &mut [T]) + Sync,
+        wide: impl Fn(&[f64], &mut [T]) + Sync,
+    ) -> Order {
+        assert_eq!(out.len(), range.len() * self.features(), "a place for each value");
+        match self {
+            Rows::F32 { values, features } => {
+                in_parts(&values[range.start * features..range.end * features], out, narrow);
+                Order::Rows
+            }
+            Rows::F64 { values, features } => {
+                in_parts(&values[range.start * features..range.end * features], out, wide);
+                Order::Rows
+            }
+            Rows::Columns(columns) => {
+                let runs = out.par_chunks_mut(range.len().max(1)).zip(columns.par_iter());
+                runs.for_each(|(run, column)| gather(column, range.start, run, &mut Cursor::default()));
+                Order::Features
+            }
+        }
+    }
+}
+
+/// Values that one thread copies at a time: enough that handing them over costs nothing beside it.
+const COPY_VALUES: usize = 1 << 16;
+
+fn in_parts<S: Sync, T: Send>(from: &[S], to: &mut [T], copy: impl Fn(&[S], &mut [T]) + Sync) {
+    match from.len() <= COPY_VALUES {
+        true => copy(from, to),
+        false => {
+            let parts = to.par_chunks_mut(COPY_VALUES).zip(from.par_chunks(COPY_VALUES));
+            parts.for_each(|(to, from)| copy(from, to));
+        }
+    }
+}
+
+fn convert<S: Copy, T>(from: &[S], to: &mut [T], one: impl Fn(S) -> T) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = one(*from));
 }
 
 /// A number that tiles are made of.
@@ -262,6 +332,36 @@ mod tests {
                 tile.fill(&rows, from, count, 8);
                 for (feature, part) in parts.iter().enumerate() {
                     assert_eq!(tile.run(feature), &part[from..from + count], "{rows:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn copies_are_the_rows_that_were_asked_for() {
+        let values: Vec<f64> = (0..300_000).map(f64::from).collect();
+        let narrow: Vec<f32> = values.iter().map(|value| *value as f32).collect();
+        let column = |at: usize| values.iter().copied().skip(at).step_by(3).collect::<Vec<f64>>();
+        let parts: Vec<Vec<f64>> = (0..3).map(column).collect();
+        let chunks: Vec<[&[f64]; 2]> = parts.iter().map(|part| [&part[..7], &part[7..]]).collect();
+        let columns: Vec<Numbers<'_>> = chunks.iter().map(|chunks| Numbers::of_f64(chunks)).collect();
+        let forms = [
+            Rows::F64 { values: &values, features: 3 },
+            Rows::F32 { values: &narrow, features: 3 },
+            Rows::Columns(&columns),
+        ];
+        for rows in forms {
+            for range in [0..0, 5..9, 1..99_999] {
+                let places = range.len() * 3;
+                let (mut single, mut double) = (vec![-1.0_f32; places], vec![-1.0_f64; places]);
+                let order = rows.copy_f64(range.clone(), &mut double);
+                assert_eq!(order, rows.copy_f32(range.clone(), &mut single));
+                for (at, row) in range.clone().enumerate() {
+                    for feature in 0..3 {
+                        let place = if order == Order::Rows { at * 3 + feature } else { feature * range.len() + at };
+                        assert_eq!(double[place], values[row * 3 + feature]);
+                        assert_eq!(single[place], narrow[row * 3 + feature]);
+                    }
                 }
             }
         }

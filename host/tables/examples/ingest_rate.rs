@@ -51,7 +51,7 @@ fn rows(random: &SeededRandom, start_us: i64, count: usize) -> RecordBatch {
     }
     let codes = (0..count).map(|_| (random.number() % 9) as i32);
     columns.push(("code".into(), Arc::new(Int32Array::from_iter_values(codes))));
-    let truths: BooleanArray = (0..count).map(|_| Some(random.number() % 5 == 0)).collect();
+    let truths: BooleanArray = (0..count).map(|_| Some(random.number().is_multiple_of(5))).collect();
     columns.push(("is".into(), Arc::new(truths)));
     for (name, most) in [("kind", 6), ("tenant", 300)] {
         let values = (0..count).map(|_| format!("{name}-{}", random.number() % most));

@@ -132,9 +132,9 @@ fn look_at_rows(how: &str) -> Result<Reply> {
         "window-read" => format!("{:?}", income.read_numbers(0, 1)?),
         "window-copy" => format!("{:?}", income.affine(0.0, 1.0)?.read_numbers(0, 1)?),
         "window-slice" => format!("{}", income.slice(0, 1)?.len()),
-        "window-threshold" => format!("{:?}", stats::summaries(&[&income.at_least(10.0)?], Absent::Skip)?.len()),
+        "window-threshold" => format!("{:?}", stats::summaries(&[&income.at_least(10.0)?], Absent::Omit)?.len()),
         "window-edges" => format!("{:?}", stats::histogram(&[&income], &[0.0, 0.5, 1.0], true)?),
-        "window-extreme" => format!("{:?}", stats::quantiles(&[&income], &[1.0], Absent::Skip)?),
+        "window-extreme" => format!("{:?}", stats::quantiles(&[&income], &[1.0], Absent::Omit)?),
         "window-census" => format!("{:?}", stats::censuses(&[&income], 0.0, 1.0)?),
         "window-join" => {
             let times = Column::integer64(&[i64::MAX])?;
@@ -148,12 +148,12 @@ fn look_at_rows(how: &str) -> Result<Reply> {
         "window-budget" => {
             let columns = vec![&income; 1_000];
             for _ in 0..3 {
-                stats::summaries(&columns, Absent::Skip)?;
+                stats::summaries(&columns, Absent::Omit)?;
             }
             "judged".to_owned()
         }
         _ => {
-            let summary = stats::summaries(&[&income], Absent::Skip)?.remove(0).map_err(|why| why.error)?;
+            let summary = stats::summaries(&[&income], Absent::Omit)?.remove(0).map_err(|why| why.error)?;
             format!("{} {} {} {}", summary.count, summary.mean, summary.least, summary.greatest)
         }
     };

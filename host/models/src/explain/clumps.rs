@@ -19,7 +19,7 @@ use std::ops::Range;
 
 use super::decisions::Tile;
 use super::shape::{Asked, Literal, Path, Shape};
-use crate::forest::Node;
+use crate::forest::{Node, Split};
 
 /// Bytes of tables that one explainer may hold.
 pub const TABLE_BYTES_MAX: usize = 64 << 20;
@@ -27,6 +27,43 @@ pub const TABLE_BYTES_MAX: usize = 64 << 20;
 pub const CASE_BITS_MAX: usize = 8;
 /// A clump is made of its two halves' when its table has at most this many times the entries of theirs.
 const GROWTH_MAX: u64 = 2;
+
+/// Tables of finished contributions, as those read them who look them up elsewhere.
+#[derive(Clone, Debug)]
+pub struct TablesView<'a> {
+    /// Of all clumps.
+    pub entries: &'a [f64],
+    /// In the order in which they are added.
+    pub clumps: Vec<ClumpView<'a>>,
+}
+
+/// One small subtree: its case has a bit for each of several conditions, all of them set where none says otherwise.
+#[derive(Clone, Debug)]
+pub struct ClumpView<'a> {
+    /// Bits of its case.
+    pub bits: u32,
+    /// What its case is made of.
+    pub conditions: Vec<ConditionView>,
+    /// Features. The table lies by output, then feature, then case.
+    pub columns: &'a [u32],
+    /// Outputs that its leaves add to.
+    pub outputs: &'a [u32],
+    /// Where its table starts.
+    pub first: usize,
+}
+
+/// A bit is set only where the split is answered so.
+#[derive(Clone, Copy, Debug)]
+pub struct ConditionView {
+    /// Of which tree.
+    pub tree: usize,
+    /// What is asked.
+    pub split: Split,
+    /// The wanted answer.
+    pub yes: bool,
+    /// The bit.
+    pub bit: u8,
+}
 
 /// What one leaf of value 1 contributes in all of its cases.
 pub(super) trait Effects {
@@ -148,6 +185,11 @@ impl Tables {
     /// Give back room that was taken ahead.
     pub fn finish(&mut self) {
         self.entries.shrink_to_fit();
+    }
+
+    /// All of them.
+    pub fn entries(&self) -> &[f64] {
+        &self.entries
     }
 
     /// Bytes that they take.
@@ -313,6 +355,23 @@ impl Clumps {
             outputs: starts.2..self.outputs.len(),
             first: plan.first,
         });
+    }
+
+    /// Show the clumps of a tree, one behind the other.
+    pub fn view<'a>(&'a self, tree: usize, splits: &[Split], clumps: &mut Vec<ClumpView<'a>>) {
+        let condition = |condition: &Condition| ConditionView {
+            tree,
+            split: splits[condition.slot as usize],
+            yes: condition.flip == 0,
+            bit: condition.bit,
+        };
+        clumps.extend(self.clumps.iter().map(|clump| ClumpView {
+            bits: clump.bits,
+            conditions: self.conditions[clump.conditions.clone()].iter().map(condition).collect(),
+            columns: &self.columns[clump.columns.clone()],
+            outputs: &self.outputs[clump.outputs.clone()],
+            first: clump.first,
+        }));
     }
 
     /// Add the contributions to the rows of a tile whose splits are decided. `sums` lies by output, feature, row.

@@ -42,7 +42,7 @@ use interventional::Background;
 use path_dependent::{ByShares, Memory, Walk};
 use shape::Shape;
 
-pub use clumps::{CASE_BITS_MAX, TABLE_BYTES_MAX};
+pub use clumps::{CASE_BITS_MAX, ClumpView, ConditionView, TABLE_BYTES_MAX, TablesView};
 pub use interventional::BACKGROUND_ROWS_MAX;
 pub use shape::DEPTH_MAX;
 
@@ -156,6 +156,26 @@ impl Explainer {
     /// How many trees are explained by tables.
     pub fn tabled_trees(&self) -> usize {
         self.plans.iter().filter(|plan| matches!(plan.way, Way::Tables(_))).count()
+    }
+
+    /// The forest that is explained.
+    pub fn forest(&self) -> &Forest {
+        &self.forest
+    }
+
+    /// All tables, where every tree has one: whoever looks them up and adds in their order explains as
+    /// [`Explainer::explain`] does, to the last bit.
+    pub fn tables(&self) -> Option<TablesView<'_>> {
+        if self.tabled_trees() < self.plans.len() {
+            return None;
+        }
+        let mut clumps = Vec::new();
+        for (tree, plan) in self.plans.iter().enumerate() {
+            if let Way::Tables(tabled) = &plan.way {
+                tabled.view(tree, &plan.splits, &mut clumps);
+            }
+        }
+        Some(TablesView { entries: self.tables.entries(), clumps })
     }
 
     /// Write the explanation of each row into `out`: rows by outputs by features, in units of the raw margin. A missing

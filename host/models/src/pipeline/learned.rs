@@ -123,8 +123,18 @@ impl Ensemble {
         let outputs = self.forest.outputs as usize;
         let mut values = vec![0.0; size_of(&[count, outputs])?];
         self.layout.raw(&self.forest, rows, from, count, scratch, &mut values)?;
+        Ok(self.tensor(count, values))
+    }
+
+    /// The same for rows whose raw outputs somebody else has computed; `from` counts from the first of those.
+    pub fn given(&self, raw: &[f64], from: usize, count: usize) -> Tensor {
+        let outputs = self.forest.outputs as usize;
+        self.tensor(count, raw[from * outputs..][..count * outputs].to_vec())
+    }
+
+    fn tensor(&self, count: usize, values: Vec<f64>) -> Tensor {
         let kind = if self.forest.adds_f32 { Kind::F32 } else { Kind::F64 };
-        Ok(Tensor::new(vec![count, outputs], kind, values))
+        Tensor::new(vec![count, self.forest.outputs as usize], kind, values)
     }
 }
 
