@@ -399,7 +399,7 @@ mod tests {
              lacks; run it on a newer host, or build it against 0.1.0",
         );
         component_check(
-            &[("start: func", "begin: func")],
+            &[("start: func(previous", "begin: func(previous")],
             "mainstay:api/api",
             "`box.wasm`: its `mainstay:lifecycle/lifecycle@0.1.0` lacks `start`; build it against 0.1.0",
         );
@@ -472,7 +472,7 @@ mod tests {
     fn imports_without_their_capability_are_noted() {
         let manifest = Manifest::parse("plugin.toml", &crate::testing::manifest_text("box", "")).unwrap();
         let notes = check_component(&manifest, crate::testing::component()).unwrap();
-        assert_eq!(notes.len(), 6, "{notes:?}");
+        assert_eq!(notes.len(), 10, "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("`keys` without asking")), "{notes:?}");
     }
 }

@@ -78,7 +78,7 @@ pub fn resolve() -> (Resolve, wit_parser::WorldId) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut resolve = Resolve::default();
     let mut last = None;
-    for package in ["types", "host", "lifecycle", "numeric", "api"] {
+    for package in ["types", "host", "lifecycle", "numeric", "data", "api"] {
         let group = UnresolvedPackageGroup::parse_dir(root.join(package)).unwrap();
         last = Some(resolve.push_group(group).unwrap());
     }

@@ -287,7 +287,7 @@ fn component(module: &str) -> Vec<u8> {
     let mut resolve = wit_parser::Resolve::default();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut package = None;
-    for name in ["types", "host", "lifecycle", "numeric", "api"] {
+    for name in ["types", "host", "lifecycle", "numeric", "data", "api"] {
         let mut sources = wit_parser::SourceMap::default();
         for file in std::fs::read_dir(root.join(name)).unwrap() {
             let path = file.unwrap().path();
