@@ -156,7 +156,7 @@ mod tests {
                 ("output_score", &Column::real64(scores)?),
             ])?;
             host.fill_table("shop_predictions", &schema, &rows);
-            mainstay_sdk::Result::Ok(())
+            Ok::<(), Error>(())
         })
         .unwrap();
     }
@@ -177,7 +177,7 @@ mod tests {
                 ("received", &Column::integer64(&(0..rows.len() as i64).collect::<Vec<_>>())?),
             ])?;
             host.fill_table("shop_outcomes", &schema, &frame);
-            mainstay_sdk::Result::Ok(())
+            Ok::<(), Error>(())
         })
         .unwrap();
     }
