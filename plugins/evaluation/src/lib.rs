@@ -112,12 +112,22 @@ fn with_outcome(predictions: &Frame, output: &str, outcomes: &Frame, name: &str)
 }
 
 fn judge(labels: &Column, scores: &Column, report: Report, resamples: u32) -> Result<Report> {
-    let auc = match only(stats::area_under_curve(labels, &[scores], None)?) {
+    if report.labelled == 0 {
+        return Ok(Report { reason: Some("no label has come yet".to_owned()), ..report });
+    }
+    // A prediction whose label has not come yet has no weight; what stands for the label then does not matter.
+    let known = labels.absent()?.affine(1.0, -1.0)?;
+    let auc = match only(stats::area_under_curve(&labels.fill(0.0)?, &[scores], Some(&known))?) {
         Ok(auc) => auc,
         Err(why) => return Ok(Report { reason: Some(why), ..report }),
     };
     if resamples == 0 {
         return Ok(Report { auc: Some(auc), ..report });
+    }
+    if report.labelled < report.predictions {
+        let waiting = report.predictions - report.labelled;
+        let reason = format!("{waiting} labels have not come yet, and the interval needs all of the window");
+        return Ok(Report { auc: Some(auc), reason: Some(reason), ..report });
     }
     let resampling = Resampling { resamples, level: 0.95, seed: SEED };
     let interval = only(stats::bootstrap(Estimate::AreaUnderCurve, labels, &[scores], None, &resampling)?);
@@ -206,19 +216,25 @@ mod tests {
         );
         let report = run(&host, json!({"log": "shop", "resamples": 0})).unwrap();
         assert_eq!(report, Report { predictions: 4, labelled: 4, auc: Some(0.75), ..Report::default() });
-        let report = run(&host, json!({"log": "shop", "hours": 2, "resamples": 50})).unwrap();
-        assert_eq!((report.predictions, report.labelled), (3, 3), "two hours hold three of them");
+        let report = run(&host, json!({"log": "shop", "hours": 3, "resamples": 50})).unwrap();
+        assert_eq!((report.predictions, report.labelled), (3, 3), "three hours hold three of them");
         assert!(report.low <= report.auc && report.auc <= report.high, "{report:?}");
     }
 
     #[test]
     fn what_cannot_be_judged_yet_is_a_result_that_says_why() {
         let host = Host::new();
-        predictions(&host, &[0.1, 0.4]);
-        outcomes(&host, &[("p0", "label", 0.0, 1)]);
-        let report = run(&host, json!({"log": "shop"})).unwrap();
-        assert_eq!((report.labelled, report.auc), (1, None));
-        assert!(report.reason.unwrap().contains("single_class"));
+        // scikit-learn: roc_auc_score([0, 1, 1], [0.1, 0.4, 0.05]) is 0.5.
+        predictions(&host, &[0.1, 0.4, 0.05, 0.7]);
+        let check = |rows: &[(&str, &str, f64, i64)], labelled: u64, auc: Option<f64>, reason: &str| {
+            outcomes(&host, rows);
+            let report = run(&host, json!({"log": "shop"})).unwrap();
+            assert_eq!((report.labelled, report.auc), (labelled, auc), "{report:?}");
+            assert!(report.reason.as_ref().unwrap().contains(reason), "{report:?}");
+        };
+        check(&[("p9", "label", 1.0, 1)], 0, None, "no label has come yet");
+        check(&[("p0", "label", 0.0, 1)], 1, None, "single_class");
+        check(&[("p1", "label", 1.0, 1), ("p2", "label", 1.0, 1)], 3, Some(0.5), "1 labels have not come yet");
     }
 
     #[test]

@@ -112,6 +112,7 @@ fn whole(table: &Table) -> Result<Held> {
     for info in &table.columns {
         let kind = value_type(info.kind);
         let piece = |rows: &Held| match rows.column(&info.name) {
+            Ok(column) if column.value_type() == kind => Ok(column.clone()),
             Ok(column) => column.cast(kind),
             Err(_) => {
                 let nothing = Column::text(std::iter::repeat_n(None, rows.rows()));
