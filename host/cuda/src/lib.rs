@@ -153,7 +153,7 @@ impl Cuda {
                 "the configuration requires a CUDA device, and {why}; make it `auto` to start without"
             ))),
             Err(why) => {
-                tracing::info!(%why, "no CUDA device; computing on the processor");
+                tracing::debug!(%why, "no CUDA device; computing on the processor");
                 Ok(None)
             }
         }

@@ -368,7 +368,7 @@ fn kernels(settings: &Settings) -> Result<Answer> {
     let device = match settings.device() {
         Ok(Some(cuda)) => cuda.description().map_or_else(|| "a device that is lost".to_owned(), |found| found.name),
         Ok(None) if settings.cuda.mode == mainstay_cuda::Mode::Off => "no device (`cuda.device` is `off`)".to_owned(),
-        Ok(None) => "no device".to_owned(),
+        Ok(None) => no_device(settings),
         Err(error) => return warn(error.to_string(), "docs/gpu.md says what a device needs"),
     };
     ok(format!(
@@ -377,6 +377,19 @@ fn kernels(settings: &Settings) -> Result<Answer> {
         mainstay_statistics::instruction_set(),
         models.join(", "),
     ))
+}
+
+/// Why there is no device: what it would say if one were required.
+fn no_device(settings: &Settings) -> String {
+    let required = mainstay_cuda::Options { mode: mainstay_cuda::Mode::Required, ..settings.cuda.clone() };
+    match mainstay_cuda::Cuda::start(required, std::sync::Arc::new(mainstay_base::SystemClock::default())) {
+        Err(error) => {
+            let text = error.to_string();
+            let why = text.split(", and ").nth(1).and_then(|rest| rest.split("; make it").next());
+            format!("no device ({})", why.unwrap_or(&text))
+        }
+        Ok(_) => "no device".to_owned(),
+    }
 }
 
 fn addresses(settings: &Settings) -> Result<Answer> {

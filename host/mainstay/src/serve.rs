@@ -86,6 +86,9 @@ async fn serve(
     }
     let ready_ms = started.elapsed().as_millis() as u64;
     tracing::info!(http = owner.http, grpc = owner.grpc, ready_ms, "ready");
+    if !running.has_device && settings.cuda.mode == mainstay_cuda::Mode::Auto {
+        tracing::info!("computing on the processor; `mainstay doctor` says why no CUDA device is used");
+    }
     tell_of_others(settings, folder.path());
     let name = signals.next().await;
     tracing::info!(signal = name, drain_s = settings.drain.as_secs(), "draining; a second signal ends at once");
@@ -151,6 +154,7 @@ struct Running {
     sweeper: JoinHandle<()>,
     background: Background,
     predictions: Predictions,
+    has_device: bool,
     /// Compacts tables until it is dropped.
     compactor: mainstay_tables::Driver,
     url: String,
@@ -236,6 +240,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let registry = SharedRegistry::default();
     registry.write().register_collector(Box::new(host.metrics()));
     registry.write().register_collector(Box::new(KernelCollector(host.services().kernels.clone())));
+    let has_device = device.is_some();
     if let Some(device) = device {
         registry.write().register_collector(Box::new(DeviceCollector(device)));
     }
@@ -290,6 +295,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         sweeper,
         background,
         predictions,
+        has_device,
         compactor,
         url,
     })

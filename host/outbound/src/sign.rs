@@ -82,14 +82,33 @@ impl Signing {
         }
     }
 
+    /// Nothing is signed: only the call's name and the time go along, in these headers.
+    pub fn unsigned(id_header: Option<String>, timestamp_header: Option<String>) -> Signing {
+        Signing {
+            secrets: Vec::new(),
+            secret_form: SecretForm::Raw,
+            template: String::new(),
+            encoding: Encoding::Hex,
+            header: String::new(),
+            prefix: String::new(),
+            id_header,
+            timestamp_header,
+        }
+    }
+
+    /// None where nothing is signed.
+    fn signature_header(&self) -> Option<&String> {
+        (!self.secrets.is_empty()).then_some(&self.header)
+    }
+
     /// Everything that can be said of it without a secret.
     pub fn check(&self) -> Result<()> {
         let count = self.secrets.len();
-        if !(1..=SIGNING_SECRETS_MAX).contains(&count) {
+        if count > SIGNING_SECRETS_MAX || (count == 0 && !self.header.is_empty()) {
             return Err(Error::invalid(format!("{count} secrets to sign with; it must be 1 to {SIGNING_SECRETS_MAX}")));
         }
         for header in
-            [Some(&self.header), self.id_header.as_ref(), self.timestamp_header.as_ref()].into_iter().flatten()
+            [self.signature_header(), self.id_header.as_ref(), self.timestamp_header.as_ref()].into_iter().flatten()
         {
             crate::request::check_header_name(header)?;
         }
@@ -128,7 +147,7 @@ impl Signing {
         }
         let mut headers = HeaderMap::new();
         let named = [
-            (Some(&self.header), signatures.join(" ")),
+            (self.signature_header(), signatures.join(" ")),
             (self.id_header.as_ref(), id.to_owned()),
             (self.timestamp_header.as_ref(), timestamp),
         ];

@@ -42,15 +42,13 @@ pub(crate) struct OutboundCall {
 }
 
 impl OutboundCall {
-    /// The signature, or none; headers for id and time go with it.
-    fn signing(&self) -> HostResult<Option<Signing>> {
-        let headers = (self.id_header.clone(), self.timestamp_header.clone());
+    /// How it is signed, and which headers carry its id and the time; none where it has none of these.
+    fn signing(&self) -> Option<Signing> {
+        let (id_header, timestamp_header) = (self.id_header.clone(), self.timestamp_header.clone());
         match &self.signing {
-            Some(signing) => Ok(Some(Signing { id_header: headers.0, timestamp_header: headers.1, ..signing.clone() })),
-            None if headers == (None, None) => Ok(None),
-            None => Err(Error::invalid(
-                "headers for the id and the time go with a signature; sign the call, or leave them out",
-            )),
+            Some(signing) => Some(Signing { id_header, timestamp_header, ..signing.clone() }),
+            None if id_header.is_none() && timestamp_header.is_none() => None,
+            None => Some(Signing::unsigned(id_header, timestamp_header)),
         }
     }
 }
@@ -60,7 +58,7 @@ impl Host for State {
         let _host = self.enter(OUTBOUND)?;
         let call = self.calls.take(&call)?;
         let id = format!("{:032x}", u128::from(self.plugin.services.random.number()));
-        let signing = call.signing()?.map(|signing| (signing, id));
+        let signing = call.signing().map(|signing| (signing, id));
         let outbound = self.plugin.services.outbound.clone();
         let answer = outbound.call(&self.plugin.name, Request { signing, ..call.request }).await?;
         Ok(self.answers.add(answer)?)
@@ -69,7 +67,7 @@ impl Host for State {
     fn deliver(&mut self, tx: Resource<Transaction>, call: Resource<CallHandle>) -> Reply<String> {
         let _host = self.enter(OUTBOUND)?;
         let call = self.calls.take(&call)?;
-        let signing = call.signing()?;
+        let signing = call.signing();
         let Request { method, url, headers, body, secret_headers, timeout_ms, .. } = call.request;
         if body.len() > DELIVERED_BYTES_MAX {
             let bytes = body.len();
