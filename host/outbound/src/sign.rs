@@ -113,7 +113,10 @@ impl Signing {
             crate::request::check_header_name(header)?;
         }
         value(&self.prefix)?;
-        parts(&self.template).map(|_| ())
+        match self.secrets.is_empty() {
+            true => Ok(()),
+            false => parts(&self.template).map(|_| ()),
+        }
     }
 
     /// The headers of a signed call.
@@ -217,6 +220,18 @@ pub(crate) fn names(signing: &Signing) -> impl Iterator<Item = HeaderName> + '_ 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn without_a_secret_only_name_and_time_go_along() {
+        let signing = Signing::unsigned(Some("x-id".to_owned()), Some("x-time".to_owned()));
+        signing.check().unwrap();
+        let headers = signing.sign(&[], "msg_1", 7, b"body").unwrap();
+        assert_eq!(
+            (headers.len(), &headers["x-id"], &headers["x-time"]),
+            (2, &"msg_1".parse().unwrap(), &"7".parse().unwrap())
+        );
+        assert!(Signing { header: "x-signature".to_owned(), ..signing }.check().is_err(), "a signature needs a secret");
+    }
 
     fn check(signing: &Signing, secrets: &[&[u8]], id: &str, timestamp_s: i64, body: &[u8], expect: &str) {
         let secrets: Vec<_> = secrets.iter().map(|secret| Zeroizing::new(secret.to_vec())).collect();
