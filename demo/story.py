@@ -2,7 +2,8 @@
 
 A data scientist predicts from census data who is employed: trains a small sweep with nested runs, logs each model in its
 sklearn and ONNX form, registers the best with an alias and the tags that make its lineage, loads it back by alias, and
-compares. Then its predictions are kept, labels arrive late, and a scheduled job judges them. `MLFLOW_TRACKING_URI` says where the server is; nothing else here knows which server it is.
+compares. Then its predictions are kept, labels arrive late, and a scheduled job judges them; and the model's ONNX form answers
+Triton's client behind an endpoint. `MLFLOW_TRACKING_URI` says where the server is; nothing else here knows which server it is.
 """
 
 import hashlib
@@ -90,6 +91,7 @@ def main():
     say(8, f"Lineage: version {version.version} ← run {run.info.run_id[:8]} ← commit {run.data.tags['mlflow.source.git.commit'][:10]}"
            f" ← data {run.data.tags['data-sha256'][:12]}")
     watch(version, run, X_test, y_test, champion.predict_proba(X_test)[:, 1], auc)
+    serve(client, best, X_test, champion.predict_proba(X_test))
     summary = {"model": MODEL, "version": str(version.version), "auc": auc, "run_id": run.info.run_id,
                "seconds": round(time.monotonic() - started, 1)}
     print(json.dumps(summary))
@@ -148,6 +150,38 @@ def watch(version, run, rows, truth, scores, expected):
            f" wrong at first; a scheduled job says AUC {by_kernel['auc']:.4f} [{by_kernel['low']:.4f}, {by_kernel['high']:.4f}]"
            f" by kernel, SQL over the same tables says the same ({apart:.0e} apart)")
 
+
+def serve(client, run, rows, expected):
+    """The registered ONNX form behind an endpoint, asked by Triton's client, which knows nothing of this server either."""
+    name = f"{MODEL}-onnx"
+    version = mlflow.register_model(f"runs:/{run.info.run_id}/model-onnx", name)
+    client.set_registered_model_alias(name, "champion", version.version)
+    with tempfile.TemporaryDirectory() as folder:
+        folder = pathlib.Path(folder)
+        (folder / "endpoint.toml").write_text(ENDPOINT.format(name=MODEL, backend=f"models:/{name}@champion"))
+        mainstay("endpoint", "apply", folder / "endpoint.toml", "--why", "the demo")
+        np.save(folder / "rows.npy", rows.to_numpy(np.float32))
+        addresses = [os.environ[key].removeprefix("http://") for key in ("MAINSTAY_HTTP", "MAINSTAY_GRPC")]
+        ask = [os.environ["TRITON_PYTHON"], ROOT / "demo" / "ask.py", *addresses, MODEL, folder / "rows.npy", folder / "scores.npy"]
+        asked = subprocess.run(list(map(str, ask)), capture_output=True, text=True)
+        if asked.returncode:
+            sys.exit(f"The endpoint could not be asked: {asked.stderr.strip()}")
+        who, scores = json.loads(asked.stdout), np.load(folder / "scores.npy")
+    apart = np.abs(scores - expected).max()
+    if scores.shape != expected.shape or apart > 1e-6:
+        sys.exit(f"The endpoint predicts something else: {scores.shape} values, at most {apart} apart.")
+    if (who["model"], who["version"], who["run"]) != (name, str(version.version), run.info.run_id):
+        sys.exit(f"The answer names {who}, not version {version.version} of {name} by run {run.info.run_id}.")
+    say(10, f"Served: tritonclient asks the endpoint {MODEL!r} for {len(rows):,} rows over HTTP and gRPC: at most {apart:.1e} from"
+            f" sklearn's probabilities; each answer names version {who['version']} of {who['model']} and run {who['run'][:8]}")
+
+
+ENDPOINT = """
+name = "{name}"
+variants = [{{ name = "champion", backend = "{backend}" }}]
+[plan.split]
+shares = [{{ variant = "champion", percent = 100.0 }}]
+"""
 
 # The rank sum of Mann and Whitney, with the mean rank for equal scores; each id counts once, with its latest label.
 AUC_BY_SQL = """

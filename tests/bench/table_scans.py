@@ -1,4 +1,4 @@
-"""DuckDB over the Parquet files that `cargo run -p mainstay-tables --example ingest_rate -- FOLDER` left, for comparison.
+"""DuckDB over the Parquet files that `cargo run -p mainstay-sql --example ingest_rate -- FOLDER` left, for comparison.
 
     python tests/bench/table_scans.py FOLDER < output-of-the-example
 

@@ -6,7 +6,14 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 /// Every room, from the ground up. A room that is not here has no place yet: give it one, below everything that needs it.
 const FLOORS: &[&[&str]] = &[
     &["mainstay-base"],
-    &["mainstay-log", "mainstay-arrays", "mainstay-runtime", "mainstay-bindings", "mainstay-market"],
+    &[
+        "mainstay-log",
+        "mainstay-arrays",
+        "mainstay-inference",
+        "mainstay-runtime",
+        "mainstay-bindings",
+        "mainstay-market",
+    ],
     &["mainstay-store", "mainstay-statistics", "mainstay-models"],
     &[
         "mainstay-directory",
@@ -16,9 +23,11 @@ const FLOORS: &[&[&str]] = &[
         "mainstay-schedule",
         "mainstay-tables",
         "mainstay-events",
+        "mainstay-traffic",
     ],
-    &["mainstay-outbound", "mainstay-predictions"],
+    &["mainstay-outbound", "mainstay-predictions", "mainstay-sql", "mainstay-upstreams"],
     &["mainstay-interfaces"],
+    &["mainstay-serving"],
     &["mainstay-gateway"],
     &["mainstay"],
     &["mainstay-sdk", "mainstay-testing", "xtask"],
@@ -41,11 +50,16 @@ const MECHANISMS: &[&str] = &[
     "mainstay-events",
     "mainstay-outbound",
     "mainstay-predictions",
+    "mainstay-sql",
+    "mainstay-inference",
+    "mainstay-traffic",
+    "mainstay-upstreams",
 ];
 /// What runs components. Knows nothing of mechanisms.
 const COMPONENTS: &[&str] = &["mainstay-runtime", "mainstay-bindings"];
 /// The one room that sees both, and what stands above the house and wires or tests it.
-const SEES_BOTH: &[&str] = &["mainstay-interfaces", "mainstay", "mainstay-testing", "mainstay-tests"];
+const SEES_BOTH: &[&str] =
+    &["mainstay-interfaces", "mainstay-serving", "mainstay", "mainstay-testing", "mainstay-tests"];
 
 /// Families that are slow to compile, and the only rooms that may pull them in.
 const HEAVY: &[(&str, &[&str])] = &[
@@ -55,10 +69,10 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("rten", &["mainstay-networks"]),
     ("ort", &["mainstay-networks"]),
     ("cudarc", &["mainstay-cuda"]),
-    ("tokio-rustls", &["mainstay-outbound"]),
-    ("datafusion", &["mainstay-tables"]),
+    ("tokio-rustls", &["mainstay-outbound", "mainstay-upstreams"]),
+    ("datafusion", &["mainstay-sql"]),
     ("parquet", &["mainstay-tables"]),
-    ("tonic", &["mainstay-gateway"]),
+    ("tonic", &["mainstay-gateway", "mainstay-inference", "mainstay-upstreams"]),
     ("axum", &["mainstay-gateway"]),
 ];
 

@@ -10,6 +10,8 @@ use std::process::Command;
 pub fn run(place: &Place, allow_rustup: bool, keep: bool) -> Result<()> {
     let binary = crate::build(place, allow_rustup, false)?;
     let python = python::environment(place, "tests/conformance/requirements.txt")?;
+    // Triton's client wants other versions of what both need.
+    let triton = python::environment(place, "tests/conformance/inference/requirements.txt")?;
     let folder = tempfile::Builder::new().prefix("mainstay-demo-").tempdir()?;
     say::step("Starting a server on a fresh folder");
     let server = Server::start(&binary, folder.path())?;
@@ -20,6 +22,7 @@ pub fn run(place: &Place, allow_rustup: bool, keep: bool) -> Result<()> {
     story.arg(place.root.join("demo/story.py")).current_dir(folder.path());
     story.env("MAINSTAY_BIN", &binary).env("MAINSTAY_DATA", folder.path().join("data"));
     story.env("MLFLOW_TRACKING_URI", &server.url).env("MLFLOW_REGISTRY_URI", &server.url);
+    story.env("MAINSTAY_HTTP", &server.url).env("MAINSTAY_GRPC", &server.grpc).env("TRITON_PYTHON", triton.program());
     say::run(&mut story)?;
 
     let url = server.url.clone();

@@ -15,6 +15,8 @@ pub struct Server {
     child: Option<Child>,
     /// Where it listens.
     pub url: String,
+    /// Where it listens for gRPC.
+    pub grpc: String,
     /// Its log.
     pub log: PathBuf,
 }
@@ -36,19 +38,19 @@ impl Server {
             .stderr(output)
             .spawn()
             .with_context(|| format!("starting {}", binary.display()))?;
-        let mut server = Server { child: Some(child), url: String::new(), log };
-        server.url = server.wait_until_ready(&ready)?;
+        let mut server = Server { child: Some(child), url: String::new(), grpc: String::new(), log };
+        (server.url, server.grpc) = server.wait_until_ready(&ready)?;
         Ok(server)
     }
 
-    fn wait_until_ready(&mut self, ready: &Path) -> Result<String> {
+    fn wait_until_ready(&mut self, ready: &Path) -> Result<(String, String)> {
         let end = Instant::now() + START_WAIT;
         loop {
             if let Ok(text) = fs::read_to_string(ready)
                 && let Ok(said) = serde_json::from_str::<serde_json::Value>(&text)
                 && let Some(url) = said["http"].as_str()
             {
-                return Ok(url.to_owned());
+                return Ok((url.to_owned(), said["grpc"].as_str().unwrap_or_default().to_owned()));
             }
             let child = self.child.as_mut().context("the server was not stopped")?;
             if let Some(status) = child.try_wait()? {

@@ -152,19 +152,66 @@ fn native_plugins(place: &Place, count: &mut Count) {
     }
 }
 
+/// A suite in Python: what is shown, its folder, the file of its packages, and the program that it is given by the name of a
+/// variable.
+struct Suite {
+    name: &'static str,
+    folder: &'static str,
+    requirements: &'static str,
+    variable: &'static str,
+    program: &'static str,
+}
+
+const SUITES: &[Suite] = &[
+    Suite {
+        name: "The real MLflow client against the real binary",
+        folder: "tests/conformance",
+        requirements: "tests/conformance/requirements.txt",
+        variable: "MAINSTAY_BIN",
+        program: "debug/mainstay",
+    },
+    Suite {
+        name: "DuckDB, Polars and pandas on the files of tables",
+        folder: "tests/conformance/tables",
+        requirements: "tests/conformance/tables/requirements.txt",
+        variable: "MAINSTAY_WRITE_KNOWN",
+        program: "debug/examples/write_known",
+    },
+    Suite {
+        name: "The real Triton client against both fronts",
+        folder: "tests/conformance/inference",
+        requirements: "tests/conformance/inference/requirements.txt",
+        variable: "MAINSTAY_KNOWN",
+        program: "debug/examples/serve_known",
+    },
+    Suite {
+        name: "The real Triton client against the real binary",
+        folder: "tests/conformance/serving",
+        requirements: "tests/conformance/inference/requirements.txt",
+        variable: "MAINSTAY_BIN",
+        program: "debug/mainstay",
+    },
+];
+
 fn conformance(place: &Place, count: &mut Count) -> Result<()> {
-    say::step("Building the binary");
-    say::run(cargo::command(place).args(["build", "--workspace", "--bin", "mainstay", "--quiet"]))?;
-    let python = python::environment(place, "tests/conformance/requirements.txt")?;
-    say::step("The real client against the real binary");
-    let mut pytest = Command::new(python.program());
-    pytest
-        .args(["-m", "pytest", "--color=no"])
-        .arg(place.root.join("tests/conformance"))
-        .current_dir(place.root.join("tests/conformance"))
-        .env("MAINSTAY_BIN", place.target.join("debug/mainstay"))
-        .env("PYTHONDONTWRITEBYTECODE", "1");
-    count.counted("conformance", &mut pytest, pytest_summary)
+    say::step("Building the binary and the suites' programs");
+    let build = ["build", "--workspace", "--bin", "mainstay", "--example", "write_known", "--example", "serve_known"];
+    say::run(cargo::command(place).args(build).arg("--quiet"))?;
+    for suite in SUITES {
+        // Each with its own packages, and blind to what stands above it.
+        let python = python::environment(place, suite.requirements)?;
+        let folder = place.root.join(suite.folder);
+        say::step(suite.name);
+        let mut pytest = Command::new(python.program());
+        pytest
+            .args(["-m", "pytest", "--color=no", "--confcutdir=."])
+            .arg(".")
+            .current_dir(&folder)
+            .env(suite.variable, place.target.join(suite.program))
+            .env("PYTHONDONTWRITEBYTECODE", "1");
+        count.counted("conformance", &mut pytest, pytest_summary)?;
+    }
+    Ok(())
 }
 
 /// `test result: ok. 12 passed; 0 failed; 0 ignored; …`

@@ -8,6 +8,7 @@
 //! is no global state.
 #![forbid(unsafe_code)]
 
+mod backoff;
 mod clock;
 mod disk;
 mod error;
@@ -15,6 +16,7 @@ mod random;
 mod shadow_disk;
 mod sim_disk;
 
+pub use backoff::Backoff;
 pub use clock::{Clock, SystemClock, VirtualClock};
 pub use disk::{Disk, DiskFile, DiskLock, RealDisk};
 pub use error::{Error, ErrorKind, Result};

@@ -228,7 +228,7 @@ impl Events {
                 return Ok(None);
             }
             let token = change.read::<u64>(keys::token(subscription), "token", subscription)?.unwrap_or(0) + 1;
-            let until_ms = later(change.now_ms, lease_ms as i64);
+            let until_ms = later(change.now_ms, lease_ms);
             change.put(keys::token(subscription), &token)?;
             change.put(keys::lease(subscription), &Lease { owner: owner.to_owned(), token, until_ms })?;
             Ok(Some(Turn { subscription: subscription.to_owned(), token, rotation: token as usize }))
@@ -238,7 +238,7 @@ impl Events {
 
     /// The owner of this turn is alive: the lease begins anew. Answers whether the turn is still its own.
     pub async fn renew(&self, turn: &Turn, lease_ms: u64) -> Result<bool> {
-        self.change_lease(turn, |now_ms| later(now_ms, lease_ms as i64)).await
+        self.change_lease(turn, |now_ms| later(now_ms, lease_ms)).await
     }
 
     /// Let somebody else deliver at once.
@@ -376,7 +376,7 @@ impl Events {
         let retry = &batch.subscription.retry;
         let failures = delivery.attempt.min(retry.attempts);
         let now_ms = self.inner.clock.now_ms();
-        let at_ms = later(now_ms, retry.delay_ms(failures, self.unit()));
+        let at_ms = later(now_ms, retry.backoff().delay_ms(failures, self.unit()));
         let view = self.view();
         let mut transaction = self.inner.store.begin(&view);
         batch.fence.guard(&mut transaction)?;
@@ -475,8 +475,8 @@ impl Events {
     }
 }
 
-fn later(now_ms: i64, by_ms: i64) -> i64 {
-    now_ms.saturating_add(by_ms.max(0))
+fn later(now_ms: i64, by_ms: u64) -> i64 {
+    now_ms.saturating_add_unsigned(by_ms)
 }
 
 /// Reasons are kept with the place, so they are bounded.

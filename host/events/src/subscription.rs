@@ -5,7 +5,7 @@
 //! or a store. Bounded by [`crate::limits`]. On failure: a definition that does not make sense is `invalid` and says which
 //! part.
 
-use mainstay_base::{Error, Result};
+use mainstay_base::{Backoff, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -138,12 +138,8 @@ impl RetryPolicy {
         check_span("cap-ms", self.cap_ms, 0)
     }
 
-    /// The delay behind the `failures`-th failed attempt (1 is the first), in milliseconds: `base · factor^(failures − 1)`,
-    /// at most the cap, less a share of up to `jitter` that `unit` (0 to 1) decides.
-    pub(crate) fn delay_ms(&self, failures: u32, unit: f64) -> i64 {
-        let exponent = failures.saturating_sub(1).min(i32::MAX as u32) as i32;
-        let capped = (self.base_ms as f64 * self.factor.powi(exponent)).min(self.cap_ms as f64);
-        (capped * (1.0 - self.jitter * unit)) as i64
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff { base_ms: self.base_ms, factor: self.factor, cap_ms: self.cap_ms, jitter: self.jitter }
     }
 }
 
@@ -250,19 +246,5 @@ mod tests {
         check(json!({"retry": {"factor": 0.9}}), "factor");
         check(json!({"retry": {"jitter": 1.1}}), "jitter");
         check(json!({"start": {"kind": "time", "time-ms": 5}}), "");
-    }
-
-    #[test]
-    fn delays_grow_to_the_cap_and_chance_only_shortens_them() {
-        fn check(failures: u32, unit: f64, expect: i64) {
-            let policy = RetryPolicy { attempts: 100, base_ms: 100, factor: 3.0, cap_ms: 5_000, jitter: 0.5 };
-            assert_eq!(policy.delay_ms(failures, unit), expect, "{failures} {unit}");
-        }
-        check(1, 0.0, 100);
-        check(2, 0.0, 300);
-        check(5, 0.0, 5_000);
-        check(u32::MAX, 0.0, 5_000);
-        check(1, 1.0, 50);
-        check(5, 0.5, 3_750);
     }
 }

@@ -53,7 +53,7 @@ async fn main() -> Result<()> {
     let folder = std::env::temp_dir().join("mainstay-gateway-rate");
     let (store, clock) = (Store::in_memory(), Arc::new(SystemClock::default()));
     let blobs = Blobs::open(store.clone(), BlobBackend::Local { folder }, clock.clone(), Duration::from_secs(60))?;
-    let rooms = Rooms::for_tests(&store)?;
+    let rooms = Rooms::for_tests(&store).await?;
     let tokens = Tokens::open(store, clock, Arc::new(OsRandom))?;
     let mut options = GatewayOptions { http: ([127, 0, 0, 1], 7699).into(), grpc: None, ..GatewayOptions::default() };
     if std::env::args().nth(1).is_some() {
@@ -76,6 +76,7 @@ async fn main() -> Result<()> {
         tokens,
         admin: Arc::new(Nobody),
         rooms,
+        inference: Arc::new(mainstay_inference::NoModels),
         readiness: Readiness::new(),
         registry: SharedRegistry::default(),
         version,

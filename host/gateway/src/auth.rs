@@ -87,17 +87,19 @@ impl Auth {
             _ => return Err(self.refuse("missing", peer)),
         };
         check_origin(method, headers)?;
-        if identity.right < needs {
-            return Err(Problem::new(
-                &problem::DENIED,
-                format!(
-                    "`{}` has not the right `{}` that this needs; an administrator can make a token that has it",
-                    identity.caller.principal,
-                    needs.word()
-                ),
-            ));
-        }
-        Ok(identity)
+        check_right(identity, needs)
+    }
+
+    /// Who calls over gRPC, if they may. Browsers cannot call so, hence neither names nor origins are looked at.
+    pub(crate) fn admit_call(&self, headers: &HeaderMap, peer: IpAddr, needs: Right) -> Result<Arc<Identity>, Problem> {
+        let identity = match headers.get(AUTHORIZATION) {
+            Some(value) if self.required || !self.tokens.is_empty() => {
+                self.verify(value).ok_or_else(|| self.refuse("wrong", peer))?
+            }
+            _ if !self.required => self.owner.clone(),
+            _ => return Err(self.refuse("missing", peer)),
+        };
+        check_right(identity, needs)
     }
 
     fn verify(&self, value: &HeaderValue) -> Option<Arc<Identity>> {
@@ -182,6 +184,20 @@ fn host_name(authority: &str) -> &str {
         Some(rest) => rest.split(']').next().unwrap_or_default(),
         None => authority.rsplit_once(':').map_or(authority, |(name, _)| name),
     }
+}
+
+fn check_right(identity: Arc<Identity>, needs: Right) -> Result<Arc<Identity>, Problem> {
+    if identity.right >= needs {
+        return Ok(identity);
+    }
+    Err(Problem::new(
+        &problem::DENIED,
+        format!(
+            "`{}` has not the right `{}` that this needs; an administrator can make a token that has it",
+            identity.caller.principal,
+            needs.word()
+        ),
+    ))
 }
 
 /// Browsers say where a request comes from, and add credentials by themselves: changes must come from the host's own pages.

@@ -1,10 +1,11 @@
-//! The gRPC listener, with the standard health service.
+//! The gRPC listener: the standard health service, and the Open Inference Protocol.
 //!
 //! Mirrors [`Readiness`]: the empty service name stands for the host, `plugin:NAME` for each part. Separate from the HTTP
 //! listener because HTTP/2 has limits of its own: streams of a connection, and pings that find dead clients.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mainstay_base::{Error, Result};
@@ -16,8 +17,8 @@ use tonic::transport::server::TcpIncoming;
 use tonic_health::ServingStatus;
 use tonic_health::server::HealthReporter;
 
-use crate::options::GatewayLimits;
 use crate::readiness::Readiness;
+use crate::server::Shared;
 
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -25,8 +26,7 @@ const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Listen and serve until `drain` is cancelled. Gives the address.
 pub(crate) async fn serve(
     address: SocketAddr,
-    limits: &GatewayLimits,
-    readiness: &Readiness,
+    shared: Arc<Shared>,
     tasks: &TaskTracker,
     drain: &CancellationToken,
     kill: &CancellationToken,
@@ -38,13 +38,15 @@ pub(crate) async fn serve(
     let local = listener.local_addr().map_err(failed)?;
     let (reporter, health) = tonic_health::server::health_reporter();
     reporter.set_service_status("", ServingStatus::NotServing).await;
-    tasks.spawn(mirror(readiness.clone(), reporter, drain.clone()));
+    tasks.spawn(mirror(shared.readiness.clone(), reporter, drain.clone()));
+    let limits = &shared.options.limits;
     let server = Server::builder()
         .max_concurrent_streams(limits.grpc_streams_max)
         .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
         .timeout(limits.answer_timeout)
-        .add_service(health);
+        .add_service(health)
+        .add_service(shared.inference.service(shared.clone()));
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     let (drain, kill) = (drain.clone(), kill.clone());
     tasks.spawn(async move {

@@ -26,6 +26,7 @@ use crate::admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary,
 use crate::body::{AnswerBody, BodyFault, InboundBody};
 use crate::connection::Watch;
 use crate::exchange::refuse;
+use crate::inference_routes;
 use crate::metrics::{Metrics, RouteMeters};
 use crate::options::GatewayLimits;
 use crate::problem::{self, KINDS, Problem, ProblemDocument};
@@ -44,6 +45,7 @@ pub(crate) enum HostRoute {
     Readyz,
     Metrics,
     Admin,
+    Inference,
 }
 
 impl HostRoute {
@@ -52,7 +54,8 @@ impl HostRoute {
             "/healthz" => Some(HostRoute::Healthz),
             "/readyz" => Some(HostRoute::Readyz),
             "/metrics" => Some(HostRoute::Metrics),
-            _ => path.starts_with("/-/").then_some(HostRoute::Admin),
+            _ if path.starts_with("/-/") => Some(HostRoute::Admin),
+            _ => mainstay_inference::Front::serves(path).then_some(HostRoute::Inference),
         }
     }
 
@@ -63,6 +66,7 @@ impl HostRoute {
             HostRoute::Readyz => "/readyz",
             HostRoute::Metrics => "/metrics",
             HostRoute::Admin => "/-/*",
+            HostRoute::Inference => "/v2/*",
         }
     }
 }
@@ -73,6 +77,7 @@ pub(crate) struct HostMeters {
     readyz: RouteMeters,
     metrics: RouteMeters,
     admin: RouteMeters,
+    inference: RouteMeters,
     pub(crate) unrouted: RouteMeters,
 }
 
@@ -84,6 +89,7 @@ impl HostMeters {
             readyz: route(HostRoute::Readyz),
             metrics: route(HostRoute::Metrics),
             admin: route(HostRoute::Admin),
+            inference: route(HostRoute::Inference),
             unrouted: metrics.route("", "unrouted"),
         }
     }
@@ -94,6 +100,7 @@ impl HostMeters {
             HostRoute::Readyz => &self.readyz,
             HostRoute::Metrics => &self.metrics,
             HostRoute::Admin => &self.admin,
+            HostRoute::Inference => &self.inference,
         }
     }
 }
@@ -109,7 +116,7 @@ fn right_of(route: HostRoute, method: &Method, path: &str) -> Right {
     let reads = matches!(*method, Method::GET | Method::HEAD);
     match route {
         HostRoute::Healthz | HostRoute::Readyz => Right::None,
-        HostRoute::Metrics => Right::Read,
+        HostRoute::Metrics | HostRoute::Inference => Right::Read,
         // A query is asked with a body, and changes nothing.
         HostRoute::Admin if path == "/-/sql" && *method == Method::POST => Right::Read,
         HostRoute::Admin if *method == Method::POST && WRITERS.iter().any(|prefix| path.starts_with(prefix)) => {
@@ -132,6 +139,9 @@ pub(crate) async fn answer(
     body: Incoming,
     trace: TraceContext,
 ) -> Response<AnswerBody> {
+    if route == HostRoute::Inference {
+        return inference_routes::answer(shared, watch, parts, body, trace).await;
+    }
     let needs = right_of(route, &parts.method, path);
     let identity = match shared.auth.admit(&parts.method, &parts.headers, watch.peer.ip(), needs) {
         Ok(identity) => identity,
@@ -319,6 +329,13 @@ impl BodyReader {
         serde_json::from_slice(&bytes).map_err(|error| {
             Problem::new(&problem::MALFORMED_REQUEST, format!("the body is not the JSON that is expected: {error}"))
         })
+    }
+
+    /// The whole body, up to so many bytes.
+    pub(crate) async fn bytes_within(&self, limits: &GatewayLimits, bytes_max: u64) -> Answer<bytes::Bytes> {
+        let mut body = self.0.lock().await;
+        body.limit(bytes_max);
+        body.collect(limits.answer_timeout).await.map_err(BodyFault::problem)
     }
 
     /// Write the body to a file.

@@ -17,12 +17,16 @@ mod auth;
 mod body;
 mod connection;
 mod download;
+mod endpoint_routes;
+mod endpoint_shown;
 mod event_routes;
 mod exchange;
 mod grpc;
 mod host_routes;
+mod inference_routes;
 mod job_routes;
 mod metrics;
+mod model_routes;
 mod openapi;
 mod options;
 mod path;
@@ -40,11 +44,13 @@ mod upload;
 
 pub use admin::{Admin, BlobSweep, InstallUpload, PluginDetail, PluginSummary, RouteDetail, VersionInfo};
 pub use api::{ApiFuture, ApiTarget};
+pub use endpoint_routes::{EndpointChange, EndpointOrder, PlanOrder};
 pub use job_routes::{
     BackfillOrder, JobHost, JobList, JobsAdmin, LogText, OWN_JOB_PREFIXES, RunList, RunOrder, RunStarted,
 };
 pub use mainstay_interfaces::{CallError, CallResult, Caller, Deadline, HttpReply, HttpRequest, RequestBody};
 pub use metrics::SharedRegistry;
+pub use model_routes::{ImportModels, ImportedModel, StoredModelFile};
 pub use openapi::openapi_json;
 pub use options::{AuthMode, GatewayLimits, GatewayOptions};
 pub use prediction_routes::Posted;

@@ -8,8 +8,8 @@ use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
 use crate::{
-    event_routes as events, host_routes as routes, job_routes as jobs, prediction_routes as predictions,
-    table_routes as tables,
+    endpoint_routes as endpoints, event_routes as events, host_routes as routes, job_routes as jobs,
+    model_routes as models, prediction_routes as predictions, table_routes as tables,
 };
 
 #[derive(OpenApi)]
@@ -33,7 +33,10 @@ use crate::{
         events::resume, events::seek, events::dead_letters, events::retry, events::drop_letters,
         tables::list_tables, tables::table_info, tables::drop_table, tables::sql,
         predictions::list_logs, predictions::log_info, predictions::apply_log, predictions::post_predictions,
-        predictions::post_outcomes, predictions::labelled
+        predictions::post_outcomes, predictions::labelled,
+        endpoints::list_endpoints, endpoints::endpoint_schema, endpoints::apply_endpoint, endpoints::endpoint_info,
+        endpoints::remove_endpoint, endpoints::set_plan, endpoints::list_plans, endpoints::inject_fault,
+        endpoints::withdraw_fault, endpoints::endpoint_signals, endpoints::assign, models::import_model
     ),
     security((), ("bearer" = []), ("basic" = [])),
     modifiers(&Schemes)

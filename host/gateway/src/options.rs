@@ -93,6 +93,8 @@ pub struct GatewayLimits {
     pub discard_timeout: Duration,
     /// Bytes of an uploaded plugin package.
     pub package_bytes_max: u64,
+    /// Bytes of one request of the Open Inference Protocol, over HTTP and gRPC; more get 413.
+    pub inference_body_bytes_max: usize,
     /// Streams of one gRPC connection.
     pub grpc_streams_max: u32,
 }
@@ -116,7 +118,8 @@ impl Default for GatewayLimits {
             discard_bytes_max: 16 << 20,
             discard_timeout: Duration::from_secs(10),
             package_bytes_max: 128 << 20,
-            grpc_streams_max: 128,
+            inference_body_bytes_max: 128 << 20,
+            grpc_streams_max: 1_024,
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::{download, path, upload};
 /// The budget of buffered bodies is counted in these.
 pub(crate) const BUDGET_UNIT_BYTES: u64 = 1 << 10;
 /// How long a request waits for room in that budget.
-const BUDGET_WAIT: Duration = Duration::from_secs(5);
+pub(crate) const BUDGET_WAIT: Duration = Duration::from_secs(5);
 
 /// Headers that are between two neighbours on the way and never go further.
 const HOP_BY_HOP: [&str; 9] = [
@@ -132,26 +132,10 @@ impl Admitted<'_> {
         let Some(length) = announced_bytes.filter(|length| *length <= inline_bytes) else {
             return Ok((RequestBody::Waiting(announced_bytes), None));
         };
-        let units = u32::try_from(length.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
-        let room = match self.shared.buffered.try_acquire_many(units) {
-            Ok(room) => room,
-            Err(_) => match tokio::time::timeout(BUDGET_WAIT, self.shared.buffered.acquire_many(units)).await {
-                Ok(Ok(room)) => room,
-                _ => return Err(self.no_room()),
-            },
-        };
+        let room = self.shared.room(length).await?;
         body.limit(length);
         let bytes = body.collect(limits.inline_body_timeout).await.map_err(|fault| fault.problem())?;
         Ok((RequestBody::Bytes(bytes), Some(room)))
-    }
-
-    fn no_room(&self) -> Problem {
-        self.shared.metrics.refused("buffered-bytes");
-        Problem::new(
-            &problem::OVERLOADED,
-            "the bodies of other requests fill the memory meant for them; try again shortly",
-        )
-        .retry_after(Duration::from_secs(1))
     }
 
     fn request(&self, body: RequestBody) -> Result<HttpRequest, Problem> {

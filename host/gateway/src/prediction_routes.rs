@@ -179,6 +179,6 @@ pub(crate) async fn labelled(
     };
     let limits = WindowLimits { rows: LABELLED_ROWS_MAX, ..WindowLimits::default() };
     let found = log.labelled(&query, &limits).await?;
-    let answer = mainstay_tables::SqlAnswer::of_frame(&found.frame, found.missing)?;
+    let answer = mainstay_tables::Rows::of_frame(&found.frame, found.missing)?;
     Ok(shown(&answer, wants_csv(&headers))?)
 }

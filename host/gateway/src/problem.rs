@@ -157,6 +157,15 @@ impl Problem {
         self.header(RETRY_AFTER, seconds.into())
     }
 
+    /// What happened, in words.
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    pub(crate) fn status(&self) -> u16 {
+        self.status
+    }
+
     pub(crate) fn into_response(self, plugin: Option<&str>, trace_id: Option<String>) -> Response<AnswerBody> {
         if let Some(error) = self.cause {
             let trace_id = trace_id.as_deref().unwrap_or("none");

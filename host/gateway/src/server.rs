@@ -16,9 +16,10 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use mainstay_base::{Error, OsRandom, Random, Result, SeededRandom};
+use mainstay_inference::Models;
 use mainstay_store::blobs::Blobs;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -28,9 +29,10 @@ use crate::connection::{self, Watch, WatchedStream};
 use crate::exchange::{self, RETRY_WHEN_BUSY};
 use crate::grpc;
 use crate::host_routes::{self, AdminState, HostMeters};
+use crate::inference_routes::Inference;
 use crate::metrics::{Metrics, SharedRegistry};
 use crate::options::{AuthMode, GatewayLimits, GatewayOptions};
-use crate::plugin_routes::BUDGET_UNIT_BYTES;
+use crate::plugin_routes::{BUDGET_UNIT_BYTES, BUDGET_WAIT};
 use crate::problem::{self, Problem};
 use crate::readiness::Readiness;
 use crate::rooms::Rooms;
@@ -53,6 +55,8 @@ pub struct GatewayState {
     pub admin: Arc<dyn Admin>,
     /// What else they reach.
     pub rooms: Rooms,
+    /// Who answers the Open Inference Protocol.
+    pub inference: Arc<dyn Models>,
     /// Who is ready; kept by whoever starts plugins.
     pub readiness: Readiness,
     /// What `/metrics` shows.
@@ -74,6 +78,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) host_meters: HostMeters,
     pub(crate) router: axum::Router,
+    pub(crate) inference: Inference,
     pub(crate) trace_hook: Option<Arc<dyn TraceHook>>,
     pub(crate) ids: SeededRandom,
     /// Room for buffered bodies, in units of `BUDGET_UNIT_BYTES`.
@@ -95,6 +100,22 @@ impl Shared {
         self.metrics.refused("in-flight");
         let detail = "this host answers as many requests as it may; try again shortly";
         Err(Problem::new(&problem::OVERLOADED, detail).retry_after(RETRY_WHEN_BUSY))
+    }
+
+    /// Room for a body of so many bytes among those that are held in memory. Waits a while for it.
+    pub(crate) async fn room(&self, length_bytes: u64) -> std::result::Result<SemaphorePermit<'_>, Problem> {
+        let units = u32::try_from(length_bytes.div_ceil(BUDGET_UNIT_BYTES)).unwrap_or(u32::MAX);
+        if let Ok(room) = self.buffered.try_acquire_many(units) {
+            return Ok(room);
+        }
+        match tokio::time::timeout(BUDGET_WAIT, self.buffered.acquire_many(units)).await {
+            Ok(Ok(room)) => Ok(room),
+            _ => {
+                self.metrics.refused("buffered-bytes");
+                let detail = "the bodies of other requests fill the memory meant for them; try again shortly";
+                Err(Problem::new(&problem::OVERLOADED, detail).retry_after(Duration::from_secs(1)))
+            }
+        }
     }
 
     /// Bring the gauge of buffered bytes up to date.
@@ -146,13 +167,12 @@ impl Gateway {
         let http = listener.local_addr().map_err(failed)?;
         let (accepting, connections) = (TaskTracker::new(), TaskTracker::new());
         let (drain, kill) = (CancellationToken::new(), CancellationToken::new());
-        let grpc = match options.grpc {
-            None => None,
-            Some(address) => {
-                Some(grpc::serve(address, &options.limits, &state.readiness, &accepting, &drain, &kill).await?)
-            }
-        };
+        let grpc_address = options.grpc;
         let shared = Arc::new(share(options, state, Access { required, beyond }, drain.clone())?);
+        let grpc = match grpc_address {
+            None => None,
+            Some(address) => Some(grpc::serve(address, shared.clone(), &accepting, &drain, &kill).await?),
+        };
         let metrics = shared.metrics.clone();
         accepting.spawn(accept(listener, shared, connections.clone(), kill.clone()));
         Ok(Gateway { http, grpc, accepting, connections, drain, kill, metrics })
@@ -224,7 +244,8 @@ fn share(options: GatewayOptions, state: GatewayState, access: Access, drain: Ca
         scratch_folder,
         limits: options.limits.clone(),
     });
-    let router = host_routes::router(admin, state.rooms.routers(&options.limits));
+    let router = host_routes::router(admin, state.rooms.routers(&state.blobs, &options.limits));
+    let inference = Inference::new(state.inference, &options.limits);
     Ok(Shared {
         routes: state.routes,
         blobs: state.blobs,
@@ -234,6 +255,7 @@ fn share(options: GatewayOptions, state: GatewayState, access: Access, drain: Ca
         host_meters: HostMeters::new(&metrics),
         metrics,
         router,
+        inference,
         trace_hook: state.trace_hook,
         ids: SeededRandom::new(OsRandom.number()),
         buffered: Semaphore::new(units),

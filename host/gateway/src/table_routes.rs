@@ -14,7 +14,8 @@ use axum::{Extension, Json, Router};
 use http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use http::{HeaderMap, StatusCode};
 use mainstay_base::Result;
-use mainstay_tables::{SqlAnswer, SqlLimits, Tables};
+use mainstay_sql::SqlLimits;
+use mainstay_tables::{Rows, Tables};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
@@ -118,7 +119,7 @@ pub(crate) async fn sql(
         with_restricted: identity.right >= Right::Admin,
         ..SqlLimits::default()
     };
-    let answer = state.admin.tables.sql(&query, &limits).await?;
+    let answer = mainstay_sql::query(&state.admin.tables, &query, &limits).await?;
     Ok(shown(&answer, wants_csv(&headers))?)
 }
 
@@ -126,7 +127,7 @@ pub(crate) fn wants_csv(headers: &HeaderMap) -> bool {
     headers.get(http::header::ACCEPT).is_some_and(|accept| accept.as_bytes().starts_with(b"text/csv"))
 }
 
-pub(crate) fn shown(answer: &SqlAnswer, is_csv: bool) -> Result<Response> {
+pub(crate) fn shown(answer: &Rows, is_csv: bool) -> Result<Response> {
     let (body, content_type) = match is_csv {
         true => (answer.csv()?, "text/csv; charset=utf-8"),
         false => (answer.json()?, "application/json"),

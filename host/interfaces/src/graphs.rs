@@ -14,7 +14,7 @@ use mainstay_arrays::{Column, Frame};
 use mainstay_base::{Clock, Error, ErrorKind, Result};
 use mainstay_kernels::batcher::{Ask, Batch, Batcher, Caller as Place, Crew, Kernel, Policy};
 use mainstay_kernels::{Caller, HeldRows, Kernels, Loaded};
-use mainstay_models::graph::{Graph, REQUEST, Step};
+use mainstay_models::graph::{Graph, GraphInput, REQUEST, Step};
 use mainstay_models::{Model, Output};
 
 use crate::imports::batches::TransformBatch;
@@ -27,6 +27,7 @@ pub const BATCH_ROWS_MAX: usize = 4_096;
 /// A graph, ready to run.
 pub struct ModelGraph {
     digest: String,
+    inputs: Vec<GraphInput>,
     nodes: Vec<Node>,
 }
 
@@ -58,12 +59,25 @@ impl ModelGraph {
             let step = step.map_err(|error| at_node(&node.name, error))?;
             nodes.push(Node { name: node.name.clone(), inputs: node.inputs.clone(), step });
         }
-        Ok(Arc::new(ModelGraph { digest: graph.digest(), nodes }))
+        Ok(Arc::new(ModelGraph { digest: graph.digest(), inputs: graph.inputs.clone(), nodes }))
     }
 
     /// The digest of its document: the version of everything in it.
     pub fn digest(&self) -> &str {
         &self.digest
+    }
+
+    /// The columns that rows must have, as far as its document says.
+    pub fn inputs(&self) -> &[GraphInput] {
+        &self.inputs
+    }
+
+    /// Names of the columns of its answer, where the last node is a model; what transforms make only they know.
+    pub fn outputs(&self) -> Vec<String> {
+        match self.nodes.last().map(|node| &node.step) {
+            Some(Ready::Model(model)) => output_names(model.model()).unwrap_or_default(),
+            _ => Vec::new(),
+        }
     }
 
     async fn run(&self, caller: &Caller, frame: &Frame, trace_id: &str) -> Result<Frame> {

@@ -70,6 +70,12 @@ struct Inner {
 }
 
 impl PluginHost {
+    /// The plugin of this name that was loaded last and is in use.
+    pub fn running(&self, name: &str) -> Option<Arc<Plugin>> {
+        let plugins = self.inner.plugins.lock();
+        plugins.iter().rev().filter_map(Weak::upgrade).find(|plugin| plugin.name() == name)
+    }
+
     /// An engine over these services.
     pub fn new(services: Services, options: HostOptions) -> Result<PluginHost> {
         let engine = Engine::new(&options.engine)?;

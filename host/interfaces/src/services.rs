@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use mainstay_base::{Clock, OsRandom, Random, Result, SeededRandom, SimDisk, SystemClock};
+use mainstay_base::{Clock, Error, OsRandom, Random, Result, SeededRandom, SimDisk, SystemClock};
 use mainstay_directory::Directory;
 use mainstay_events::Events;
-use mainstay_kernels::Kernels;
+use mainstay_kernels::{Kernels, Loaded};
 use mainstay_outbound::{Internet, Outbound, SecretKey, Secrets};
 use mainstay_schedule::Scheduler;
 use mainstay_store::Store;
@@ -49,6 +49,18 @@ impl Services {
     ) -> Result<Services> {
         let (clock, random) = (Arc::new(SystemClock::default()), Arc::new(OsRandom));
         Services::with(store, blobs, directory, kernels, tables, secret_key, clock, random)
+    }
+
+    /// The model whose file is this blob, loaded once for everybody who asks while it is in use. On a thread that may wait:
+    /// reading a large file takes seconds.
+    pub async fn model(&self, sha256: &str) -> Result<Arc<Loaded>> {
+        if let Some(found) = self.kernels.find_model(sha256) {
+            return Ok(found);
+        }
+        let bytes = self.blobs.get_bytes(sha256, None).await?;
+        let (kernels, sha256) = (self.kernels.clone(), sha256.to_owned());
+        let work = tokio::task::spawn_blocking(move || kernels.load_model(&sha256, &bytes));
+        work.await.map_err(|error| Error::internal(format!("loading a model ended: {error}")))?
     }
 
     /// For tests: with this clock, seeded random numbers, and tables on a disk in memory.

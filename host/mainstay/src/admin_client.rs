@@ -8,8 +8,8 @@ use crate::data_folder::{DataFolder, Opened, Owner};
 use crate::serve::LOCAL_TOKEN_FILE;
 use mainstay_base::{Error, ErrorKind, Result};
 use mainstay_gateway::{
-    BackfillOrder, BlobSweep, JobList, LogText, NewToken, PluginDetail, PluginSummary, Posted, Role, RunList, RunOrder,
-    RunStarted, SqlOrder, TokenInfo,
+    BackfillOrder, BlobSweep, EndpointChange, EndpointOrder, ImportedModel, JobList, LogText, NewToken, PlanOrder,
+    PluginDetail, PluginSummary, Posted, Role, RunList, RunOrder, RunStarted, SqlOrder, TokenInfo,
 };
 use mainstay_schedule::{Backfilled, JobDefinition, JobRecord, Pool, Run};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -165,6 +165,46 @@ impl AdminClient {
     /// Remove a table.
     pub fn drop_table(&self, name: &str) -> Result<()> {
         self.send_only(self.client.delete(self.at(&format!("/-/tables/{}", encoded(name)))))
+    }
+
+    /// All endpoints, with how they are.
+    pub fn endpoints(&self) -> Result<Vec<Value>> {
+        self.send(self.client.get(self.at("/-/endpoints")))
+    }
+
+    /// One endpoint.
+    pub fn endpoint(&self, endpoint: &str) -> Result<Value> {
+        self.send(self.client.get(self.endpoint_at(endpoint, "")))
+    }
+
+    /// Make or change an endpoint, or say what would change.
+    pub fn apply_endpoint(&self, order: &EndpointOrder) -> Result<EndpointChange> {
+        self.send(self.client.post(self.at("/-/endpoints")).json(order))
+    }
+
+    /// Remove an endpoint.
+    pub fn remove_endpoint(&self, endpoint: &str) -> Result<()> {
+        self.send_only(self.client.delete(self.endpoint_at(endpoint, "")))
+    }
+
+    /// Make another plan active.
+    pub fn set_plan(&self, endpoint: &str, order: &PlanOrder) -> Result<Value> {
+        self.send(self.client.post(self.endpoint_at(endpoint, "/plan")).json(order))
+    }
+
+    /// Plans that were active.
+    pub fn plans(&self, endpoint: &str) -> Result<Value> {
+        self.send(self.client.get(self.endpoint_at(endpoint, "/plans")))
+    }
+
+    /// Register a version of a model out of a tar archive of its files.
+    pub fn import_model(&self, model: &str, archive: Vec<u8>) -> Result<ImportedModel> {
+        let request = self.client.post(self.at(&format!("/-/models/{}/versions", encoded(model))));
+        self.send(request.header("content-type", "application/x-tar").body(archive))
+    }
+
+    fn endpoint_at(&self, endpoint: &str, rest: &str) -> String {
+        self.at(&format!("/-/endpoints/{}{rest}", encoded(endpoint)))
     }
 
     /// Jobs, a page of them.

@@ -83,6 +83,12 @@ pub enum Command {
         #[command(subcommand)]
         command: TableCommand,
     },
+    /// Put models behind stable names, with plans that say who is answered by which; on a running server
+    Endpoint {
+        /// What to do with them.
+        #[command(subcommand)]
+        command: EndpointCommand,
+    },
     /// Define durable jobs, start them, and see what became of them; on a running server
     Job {
         /// What to do with them.
@@ -252,6 +258,66 @@ pub enum ModelCommand {
         /// What is asked of it
         #[arg(long, value_name = "WHAT", default_value = "score")]
         output: OutputName,
+    },
+    /// Register a file, or a folder with a model or a graph, as the next version of a model; on a running server
+    Import {
+        /// Name of the registered model
+        name: String,
+        /// The file or folder
+        #[arg(value_hint = ValueHint::AnyPath)]
+        file: PathBuf,
+    },
+}
+
+/// What to do with endpoints.
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// Make or change an endpoint by a file, after showing what would change
+    Apply {
+        /// TOML with the endpoint's specification
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+        /// Check, say what would change, and change nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Why, for its history
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        why: String,
+    },
+    /// List endpoints with their variants
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show an endpoint with all that is known of it, as JSON
+    Show {
+        /// Its name
+        endpoint: String,
+    },
+    /// Remove an endpoint
+    Rm {
+        /// Its name
+        endpoint: String,
+    },
+    /// Make another plan active: one of the endpoint's named plans, or one that was active before
+    Plan {
+        /// The endpoint's name
+        endpoint: String,
+        /// The name of a plan
+        #[arg(long, value_name = "NAME", conflicts_with = "version", required_unless_present = "version")]
+        named: Option<String>,
+        /// The version of a plan that was active before
+        #[arg(long, value_name = "VERSION")]
+        version: Option<u64>,
+        /// Why, for its history
+        #[arg(long, default_value = "", value_name = "TEXT")]
+        why: String,
+    },
+    /// List the plans that were active, with who made them so, when and why
+    History {
+        /// The endpoint's name
+        endpoint: String,
     },
 }
 

@@ -21,6 +21,7 @@ use mainstay_networks::Runtime;
 use mainstay_runtime::compile::cache_trouble;
 use mainstay_store::blobs::{BlobBackend, Blobs};
 use mainstay_store::{Repaired, Store, StoreOptions, examine_log, repair_log};
+use mainstay_tables::{Tables, TablesOptions};
 use serde::Serialize;
 use std::fs::{self, File};
 use std::io::Write;
@@ -113,11 +114,13 @@ pub fn examine(settings: &Settings, deep: bool) -> Vec<Finding> {
             add(&mut report, "log", || log(settings, folder));
             add(&mut report, "store", || store(settings, folder));
             add(&mut report, "blobs", || blobs(settings, folder, deep));
+            add(&mut report, "tables", || tables(settings, folder, deep));
         }
         None if is_held => {
             add(&mut report, "log", || ok("skipped: the server has it open"));
             add(&mut report, "store", || ok("skipped: the server has it open"));
             add(&mut report, "blobs", || ok("skipped: the server has it open"));
+            add(&mut report, "tables", || ok("skipped: the server has it open"));
         }
         None => {}
     }
@@ -285,6 +288,39 @@ fn blobs(settings: &Settings, folder: &Looked, deep: bool) -> Result<Answer> {
         found,
         format!("store the same content again, or restore these files below `{}` from a backup", place.display()),
     )
+}
+
+/// Every file of every table is there with its footer; with `deep`, every row group matches its checksums.
+fn tables(settings: &Settings, folder: &Looked, deep: bool) -> Result<Answer> {
+    let Some(options) = shadow(settings, folder) else { return ok(NO_STORE) };
+    let disk = options.disk.clone();
+    let store = Store::open(options)?;
+    let tables = Tables::open(store.clone(), TablesOptions { disk, ..settings.tables() })?;
+    let names = tables.list();
+    let examined = names.iter().map(|name| Ok((name, tables.table(name)?.examine(deep)?)));
+    let examined: Result<Vec<_>> = examined.collect();
+    drop(tables);
+    store.close()?;
+    let examined = examined?;
+    let files: usize = examined.iter().map(|(_, table)| table.files).sum();
+    let rows: u64 = examined.iter().map(|(_, table)| table.rows).sum();
+    let mut found = format!("{rows} rows in {files} files of {} tables", names.len());
+    let mut is_damaged = false;
+    for (name, table) in &examined {
+        let known = table.known.iter().map(|missing| (&missing.file, &missing.reason, " (moved aside earlier)"));
+        let new = table.found.iter().map(|(file, reason)| (file, reason, ""));
+        for (file, reason, when) in new.chain(known) {
+            is_damaged = true;
+            found.push_str(&format!("\ntable `{name}`: `{file}`: {reason}{when}"));
+        }
+    }
+    match (is_damaged, deep) {
+        (true, _) => {
+            fail(found, "answers say which rows they miss; restore the files from a backup, or append the rows again")
+        }
+        (false, true) => ok(format!("{found}, all read against their checksums")),
+        (false, false) => ok(format!("{found}; `--deep` reads them")),
+    }
 }
 
 /// Set a damaged log aside, on the disk itself, and say what was done. `give_up_from` must name the first commit that is

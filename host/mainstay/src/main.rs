@@ -11,6 +11,7 @@ mod config;
 mod data_folder;
 mod device_metrics;
 mod doctor;
+mod endpoint_commands;
 mod exit;
 mod job_commands;
 mod model_commands;
@@ -20,8 +21,10 @@ mod prediction_commands;
 #[cfg(test)]
 mod reference;
 mod registry;
+mod room_metrics;
 mod screen;
 mod serve;
+mod serving;
 mod settings;
 mod table_commands;
 mod telemetry;
@@ -99,7 +102,11 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Sql { query, format, rows } => table_commands::sql(&settings, query, format, rows),
         Command::Predictions { command } => prediction_commands::run(&settings, command),
         Command::Table { command } => table_commands::run(&settings, command),
+        Command::Endpoint { command } => endpoint_commands::run(&settings, command),
         Command::Job { command } => job_commands::run(&settings, command),
+        Command::Model { command: cli::ModelCommand::Import { name, file } } => {
+            endpoint_commands::import(&settings, &name, &file)
+        }
         Command::Model { command } => model_commands::run(&command).map_err(Failure::from),
         Command::Doctor(options) => examine(&settings, &options),
         Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),

@@ -24,6 +24,8 @@ const SHOWN_MAX: usize = 12;
 /// Do what was asked.
 pub fn run(command: &ModelCommand) -> Result<Exit> {
     match command {
+        // Of a running server; see the module of endpoints.
+        ModelCommand::Import { .. } => Ok(()),
         ModelCommand::Inspect { file, json } => inspect(&read(file)?, *json),
         ModelCommand::Predict { file, rows, output } => predict(&read(file)?, rows, *output),
     }

@@ -10,7 +10,9 @@ use crate::device_metrics::DeviceCollector;
 use crate::exit::{Exit, Failure};
 use crate::plugins::{Parts, Plugins};
 use crate::registry::Registry;
+use crate::room_metrics::RoomCollector;
 use crate::screen::Screen;
+use crate::serving::Serving;
 use crate::settings::{Choice, Settings};
 use crate::telemetry;
 use crate::workers::{JobDesk, Workers};
@@ -154,6 +156,7 @@ struct Running {
     sweeper: JoinHandle<()>,
     background: Background,
     predictions: Predictions,
+    serving: Serving,
     has_device: bool,
     /// Compacts tables until it is dropped.
     compactor: mainstay_tables::Driver,
@@ -247,7 +250,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
     let (routes, readiness) = (Routes::new(), Readiness::new());
     let plugins = Plugins::new(Parts {
         market,
-        host,
+        host: host.clone(),
         store: store.clone(),
         blobs: blobs.clone(),
         routes: routes.clone(),
@@ -262,17 +265,23 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         true => Some(make_local_token(&tokens, folder.path()).await?),
         false => None,
     };
+    let serving = Serving::start(&host, &predictions, version().version).await?;
+    let rooms = Rooms {
+        jobs,
+        endpoints: serving.traffic.clone(),
+        models: serving.importer.clone(),
+        events: services.events.clone(),
+        predictions: predictions.clone(),
+        tables: TablesAdmin { tables: services.tables.clone(), query_bytes: settings.query_bytes },
+    };
+    registry.write().register_collector(Box::new(RoomCollector(rooms.clone())));
     let state = GatewayState {
         routes,
         blobs: blobs.clone(),
         tokens: tokens.clone(),
         admin: Arc::new(plugins.clone()),
-        rooms: Rooms {
-            jobs,
-            events: services.events.clone(),
-            predictions: predictions.clone(),
-            tables: TablesAdmin { tables: services.tables.clone(), query_bytes: settings.query_bytes },
-        },
+        rooms,
+        inference: Arc::new(serving.models.clone()),
         readiness,
         registry,
         version: version(),
@@ -295,6 +304,7 @@ async fn start(settings: &Settings, folder: &DataFolder) -> Result<Running> {
         sweeper,
         background,
         predictions,
+        serving,
         has_device,
         compactor,
         url,
@@ -556,6 +566,7 @@ impl Running {
             std::fs::remove_file(path).map_err(|error| Error::io("remove", path, error))?;
         }
         self.background.stop().await;
+        drop(self.serving);
         let (predictions, compactor) = (self.predictions, self.compactor);
         blocking(move || {
             // What was offered is written before the tables rest.

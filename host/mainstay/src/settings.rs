@@ -209,12 +209,15 @@ impl Settings {
         let networks = self.networks.clone();
         let import = Box::new(move |bytes: &[u8]| mainstay_networks::import(bytes, &networks));
         let kernels = Kernels::start_on(&self.kernels, clock, import, device.map(|cuda| Arc::new(cuda.clone()) as _))?;
-        let options =
-            TablesOptions { query_threads: self.query_threads, ..TablesOptions::new(self.data.join("tables")) };
-        let tables = Tables::open(store.clone(), options)?;
+        let tables = Tables::open(store.clone(), self.tables())?;
         let key = SecretKey::load_or_create(&self.data.join("secrets/outbound-key"), &OsRandom)?;
         let services = Services::new(store.clone(), blobs.clone(), directory, kernels, tables, key)?;
         Ok(services)
+    }
+
+    /// The tables' options.
+    pub fn tables(&self) -> TablesOptions {
+        TablesOptions { query_threads: self.query_threads, ..TablesOptions::new(self.data.join("tables")) }
     }
 
     /// The store's options, for a data folder made with this engine.

@@ -29,8 +29,35 @@ pub const REQUEST: &str = "request";
 pub struct Graph {
     /// Version of the document's form: 1.
     pub format: u32,
+    /// The columns that rows have, so that clients can be told; may be left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<GraphInput>,
     /// In an order in which each comes behind its inputs. The last one's answer is the graph's.
     pub nodes: Vec<Node>,
+}
+
+/// A column of the rows that a graph is given.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GraphInput {
+    /// Its name.
+    pub name: String,
+    /// What its values are.
+    pub kind: InputKind,
+}
+
+/// What the values of a column are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum InputKind {
+    /// Numbers.
+    Number,
+    /// Whole numbers.
+    Integer,
+    /// True or false.
+    Boolean,
+    /// Texts.
+    Text,
 }
 
 /// One step.

@@ -162,10 +162,10 @@ impl Log {
         f64::from(crc32fast::hash(id.as_bytes())) < share * (f64::from(u32::MAX) + 1.0)
     }
 
-    /// Keep a prediction if there is room, behind its answer: never waits, never fails. Written within a moment; lost if the
-    /// host dies before that.
-    pub fn offer(&self, prediction: Prediction) {
-        self.writer.offer(prediction);
+    /// Keep a prediction if there is room, behind its answer: never waits, never fails. It is made on the log's own thread,
+    /// so that the request pays for neither. Written within a moment; lost if the host dies before that.
+    pub fn offer(&self, make: impl FnOnce() -> Prediction + Send + 'static) {
+        self.writer.offer(make);
     }
 
     /// What became of everything that was offered.

@@ -1,10 +1,11 @@
 //! What gathers predictions behind their answers and writes them together.
 //!
 //! Owns [`Writer`]: a list that requests push to, and a thread that empties it. Separate from the log, because the request's
-//! path sees only [`Writer::offer`]: one lock, one push. Bounded by [`WAITING_MAX`]: what does not fit is dropped and counted.
+//! path sees only [`Writer::offer`]: one lock, one push; a row is made of what was offered on the thread. Bounded by [`WAITING_MAX`]: what does not fit is dropped and counted.
 //! On failure: rows that cannot be written are dropped, counted, and said in the host's log once for each kind of run of
 //! failures; whoever looks at [`Written`] sees them.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -40,9 +41,12 @@ struct Shared {
     dropped: AtomicU64,
 }
 
+/// Makes the row when its turn comes.
+type Offered = Box<dyn FnOnce() -> Prediction + Send>;
+
 #[derive(Default)]
 struct State {
-    waiting: Vec<Prediction>,
+    waiting: Vec<Offered>,
     /// Taken from the list, and not yet written.
     writing: usize,
     is_closed: bool,
@@ -71,14 +75,15 @@ impl Writer {
         Ok(Writer { shared, thread: Some(thread) })
     }
 
-    pub fn offer(&self, prediction: Prediction) {
+    pub fn offer(&self, make: impl FnOnce() -> Prediction + Send + 'static) {
+        let make: Offered = Box::new(make);
         let mut state = self.shared.state.lock();
         if state.waiting.len() >= WAITING_MAX {
             drop(state);
             self.shared.dropped.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        state.waiting.push(prediction);
+        state.waiting.push(make);
         // The thread looks by itself; it is woken only when there is a whole batch.
         if state.waiting.len() == WRITE_ROWS {
             self.shared.changed.notify_one();
@@ -109,23 +114,35 @@ impl Drop for Writer {
 
 fn run(shared: &Shared) {
     loop {
-        let (rows, is_closed) = {
+        let (offered, is_closed) = {
             let mut state = shared.state.lock();
             if state.waiting.len() < WRITE_ROWS && !state.is_closed {
                 shared.changed.wait_for(&mut state, Duration::from_millis(WRITE_DELAY_MS));
             }
-            let rows = std::mem::take(&mut state.waiting);
-            state.writing = rows.len();
-            (rows, state.is_closed)
+            // With room, so that no request waits while the list grows.
+            let offered = std::mem::replace(&mut state.waiting, Vec::with_capacity(WRITE_ROWS));
+            state.writing = offered.len();
+            (offered, state.is_closed)
         };
-        if !rows.is_empty() {
-            write(shared, &rows);
-        }
+        let is_done = is_closed && offered.is_empty();
+        write(shared, &made(shared, offered));
         shared.state.lock().writing = 0;
-        if is_closed && rows.is_empty() {
+        if is_done {
             return;
         }
     }
+}
+
+/// The rows of what was offered; what panics while it is made is dropped.
+fn made(shared: &Shared, offered: Vec<Offered>) -> Vec<Prediction> {
+    let count = offered.len();
+    let one = |make: Offered| catch_unwind(AssertUnwindSafe(make)).ok();
+    let rows: Vec<Prediction> = offered.into_iter().filter_map(one).collect();
+    if rows.len() < count {
+        shared.dropped.fetch_add((count - rows.len()) as u64, Ordering::Relaxed);
+        tracing::error!(log = %shared.name, rows = count - rows.len(), "making rows of predictions panicked");
+    }
+    rows
 }
 
 fn write(shared: &Shared, rows: &[Prediction]) {

@@ -6,7 +6,7 @@
 //!
 //! Bounded by [`crate::limits`]. On failure: a definition that does not make sense is `invalid` and says which part.
 
-use mainstay_base::{Error, Result};
+use mainstay_base::{Backoff, Error, Result};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -105,6 +105,12 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     fn default() -> RetryPolicy {
         RetryPolicy { attempts: 1, base_ms: 10_000, factor: 2.0, cap_ms: 600_000, jitter: 0.5 }
+    }
+}
+
+impl RetryPolicy {
+    pub(crate) fn backoff(&self) -> Backoff {
+        Backoff { base_ms: self.base_ms, factor: self.factor, cap_ms: self.cap_ms, jitter: self.jitter }
     }
 }
 

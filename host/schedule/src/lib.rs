@@ -47,7 +47,6 @@ pub mod limits;
 mod logs;
 pub mod process;
 mod retention;
-mod retry;
 mod run;
 mod scheduler;
 mod start;

@@ -18,7 +18,6 @@ use serde_json::{Value, json};
 
 use crate::definition::On;
 use crate::limits::{REASON_BYTES_MAX, RESULT_BYTES_MAX};
-use crate::retry;
 use crate::run::{Attempt, AttemptEnd, AttemptEndKind, Run, RunEnd, RunState, Stop, StopKind};
 
 /// What an attempt came to.
@@ -316,7 +315,7 @@ impl Step {
         if !is_retryable || failures >= retry.attempts {
             return self.fail(reason);
         }
-        let until_ms = later(self.moment.now_ms, retry::delay_ms(retry, failures, self.moment.unit));
+        let until_ms = later(self.moment.now_ms, retry.backoff().delay_ms(failures, self.moment.unit));
         if self.run.deadline_ms.is_some_and(|deadline| deadline <= until_ms) {
             return self.fail(&format!("{reason}; the run's deadline leaves no time for another attempt"));
         }

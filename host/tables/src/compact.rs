@@ -21,8 +21,9 @@ use arrow_select::take::take_record_batch;
 use mainstay_base::{Error, ErrorKind, Result};
 use mainstay_store::{KeyRange, ScanOptions, View};
 
-use crate::files::{self, StoredFile, Target};
-use crate::limits::{IDEMPOTENCY_MS, ROUND_BYTES_MAX, ROUND_PARTITIONS_MAX, ROUND_PIECES_MAX};
+use crate::encode::{self, Encoder, Target};
+use crate::files::StoredFile;
+use crate::limits::{GROUP_ROWS_MAX, IDEMPOTENCY_MS, ROUND_BYTES_MAX, ROUND_PARTITIONS_MAX, ROUND_PIECES_MAX};
 use crate::schema::TableSpec;
 use crate::table::{Table, to_json};
 use crate::{layout, marks, merge, pending, scan};
@@ -101,7 +102,7 @@ impl Table {
         while at < times.len() {
             let partition = spec.partition.of(times[at]);
             let end = times.partition_point(|time| *time < spec.partition.end_us(partition));
-            let file = self.write(&spec, partition, sequence, std::iter::once(Ok(sorted.slice(at, end - at))));
+            let file = self.write_rows(&spec, partition, sequence, &sorted.slice(at, end - at));
             match file {
                 Ok(file) => written.push(file),
                 Err(error) => {
@@ -158,18 +159,31 @@ impl Table {
         Ok(Some(Taken { keys, bytes, rows, is_full }))
     }
 
-    /// Write a file that nobody lists yet.
-    pub(crate) fn write(
+    fn write_rows(
         &self,
         spec: &TableSpec,
         partition: i64,
         sequence: u64,
-        rows: impl Iterator<Item = Result<RecordBatch>>,
+        rows: &RecordBatch,
     ) -> Result<Arc<StoredFile>> {
+        // Row groups of one size: a small one at the end would have to be decoded to be merged.
+        let groups = rows.num_rows().div_ceil(GROUP_ROWS_MAX).max(1);
+        self.write(spec, partition, sequence, rows.num_rows().div_ceil(groups), |encoder| encoder.add(rows))
+    }
+
+    /// Write a file that nobody lists yet, in row groups of so many rows.
+    pub(crate) fn write<E: From<Error>>(
+        &self,
+        spec: &TableSpec,
+        partition: i64,
+        sequence: u64,
+        group_rows: usize,
+        fill: impl FnOnce(&mut Encoder) -> Result<(), E>,
+    ) -> Result<Arc<StoredFile>, E> {
         let disk = &self.inner.options.disk;
         let name = self.state.new_file_name(&spec.partition.label(partition), sequence);
         let target = Target { disk: &**disk, folder: &self.state.folder, name: &name };
-        let record = files::write(&target, spec, partition, rows)?;
+        let record = encode::write(&target, spec, partition, group_rows, fill)?;
         Ok(Arc::new(StoredFile::new(disk, &self.state.folder, &name, record)))
     }
 

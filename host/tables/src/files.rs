@@ -1,7 +1,6 @@
-//! Parquet files of tables: written through the disk's trait, read with checksums.
+//! Parquet files of tables, read with checksums.
 //!
-//! Owns the file's life. It is written and synced before the store lists it; what the store does not list is not there.
-//! Its record in the store carries a CRC-32 of the footer and of every column chunk, since Parquet's own are optional and
+//! Owns the file's life once it is written ([`crate::encode`]); what the store does not list is not there. Its record in the store carries a CRC-32 of the footer and of every column chunk, since Parquet's own are optional and
 //! a changed page may decode to other values. They are compared at every read, before anything is decoded: bytes that do not
 //! match are damage, never a value. [`StoredFile`] is the handle that readers hold; a file that was replaced goes when the
 //! last of them does.
@@ -9,41 +8,30 @@
 //! Bounded by: one row group at a time is held, and of it only the columns asked for. On failure: [`Fault::Damage`] is for
 //! the file (moved aside by [`crate::damage`]), [`Fault::Other`] for this read.
 
-use std::collections::BTreeSet;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float32Type, Float64Type};
-use arrow_array::{ArrayRef, RecordBatch};
-use arrow_schema::{DataType, SchemaRef};
+use arrow_schema::SchemaRef;
 use bytes::buf::Reader;
 use bytes::{Buf, Bytes};
 use mainstay_base::{Disk, DiskFile, Error, Result};
-use parking_lot::Mutex;
-use parquet::arrow::ArrowWriter;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
     ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder,
 };
-use parquet::basic::{Compression, Encoding, ZstdLevel};
 use parquet::errors::ParquetError;
-use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader, SortingColumn};
-use parquet::file::properties::{EnabledStatistics, WriterProperties, WriterVersion};
+use parquet::file::metadata::{ParquetMetaDataReader, RowGroupMetaData};
 use parquet::file::reader::{ChunkReader, Length};
 use parquet::file::statistics::Statistics;
-use parquet::schema::types::ColumnPath;
 use serde::{Deserialize, Serialize};
 
-use crate::limits::{GROUP_BYTES_MAX, GROUP_ROWS_MAX};
-use crate::schema::{Kind, TableSpec};
+use crate::prune::integer_bounds;
+use crate::schema::TextForm;
 
 /// The last bytes of a file: length of the footer, then the magic number.
-const TAIL_BYTES: u64 = 8;
-/// What is written at a time.
-const WRITE_BYTES: usize = 1 << 20;
+pub(crate) const TAIL_BYTES: u64 = 8;
 
 /// What the store knows of a file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -75,7 +63,7 @@ pub(crate) enum Fault {
     Other(Error),
 }
 
-fn damage(error: ParquetError) -> Fault {
+pub(crate) fn damage(error: ParquetError) -> Fault {
     Fault::Damage(error.to_string())
 }
 
@@ -87,6 +75,8 @@ pub(crate) struct StoredFile {
     disk: Arc<dyn Disk>,
     is_replaced: AtomicBool,
     metadata: OnceLock<ArrowReaderMetadata>,
+    /// The same, for decoding texts to views.
+    metadata_of_views: OnceLock<ArrowReaderMetadata>,
 }
 
 impl StoredFile {
@@ -98,6 +88,7 @@ impl StoredFile {
             disk: disk.clone(),
             is_replaced: AtomicBool::new(false),
             metadata: OnceLock::new(),
+            metadata_of_views: OnceLock::new(),
         }
     }
 
@@ -106,8 +97,8 @@ impl StoredFile {
         self.is_replaced.store(true, Ordering::Release);
     }
 
-    /// Open it for reading.
-    pub fn open(self: &Arc<StoredFile>) -> Result<FileReader, Fault> {
+    /// Open it for reading, with texts laid out as asked.
+    pub fn open(self: &Arc<StoredFile>, text: TextForm) -> Result<FileReader, Fault> {
         let opened = self.disk.open(&self.path).map_err(|error| match error.kind() {
             io::ErrorKind::NotFound => Fault::Damage("it is not there".into()),
             _ => Fault::Other(Error::io("open", &self.path, error)),
@@ -116,10 +107,16 @@ impl StoredFile {
         if length != self.record.bytes {
             return Err(Fault::Damage(format!("it has {length} bytes and should have {}", self.record.bytes)));
         }
-        let reader = FileReader { file: self.clone(), opened };
+        let reader = FileReader { file: self.clone(), opened, text };
         if self.metadata.get().is_none() {
             let metadata = reader.read_metadata()?;
             let _ = self.metadata.set(metadata);
+        }
+        if text == TextForm::Views && self.metadata_of_views.get().is_none() {
+            let plain = self.metadata.get().expect("it was just read");
+            let options = ArrowReaderOptions::new().with_schema(text.of(plain.schema()));
+            let views = ArrowReaderMetadata::try_new(plain.metadata().clone(), options).map_err(damage)?;
+            let _ = self.metadata_of_views.set(views);
         }
         Ok(reader)
     }
@@ -139,11 +136,16 @@ impl Drop for StoredFile {
 pub(crate) struct FileReader {
     pub file: Arc<StoredFile>,
     opened: Box<dyn DiskFile>,
+    text: TextForm,
 }
 
 impl FileReader {
     fn metadata(&self) -> &ArrowReaderMetadata {
-        self.file.metadata.get().expect("it was read when the file was opened")
+        let metadata = match self.text {
+            TextForm::Plain => &self.file.metadata,
+            TextForm::Views => &self.file.metadata_of_views,
+        };
+        metadata.get().expect("it was read when the file was opened")
     }
 
     fn read(&self, start: u64, bytes: u64) -> Result<Bytes, Fault> {
@@ -183,6 +185,17 @@ impl FileReader {
         self.metadata().metadata().row_group(group).column(column).statistics()
     }
 
+    /// What the footer says of a row group.
+    pub fn row_group(&self, group: usize) -> &RowGroupMetaData {
+        self.metadata().metadata().row_group(group)
+    }
+
+    /// First and last time of a row group.
+    pub fn times_of(&self, group: usize, time: &str) -> Result<(i64, i64), Fault> {
+        let column = self.schema().index_of(time).map_err(|_| Fault::Damage("it has no time column".into()))?;
+        integer_bounds(self, group, column).ok_or_else(|| Fault::Damage("its footer does not say its times".into()))
+    }
+
     pub fn group_rows(&self, group: usize) -> usize {
         self.metadata().metadata().row_group(group).num_rows() as usize
     }
@@ -190,15 +203,7 @@ impl FileReader {
     /// These columns of one row group, in chunks of so many rows.
     pub fn group(&self, group: usize, columns: &[usize], rows: usize) -> Result<ParquetRecordBatchReader, Fault> {
         let metadata = self.metadata().metadata();
-        let mut parts = Vec::with_capacity(columns.len());
-        for &column in columns {
-            let (start, bytes) = metadata.row_group(group).column(column).byte_range();
-            let part = self.read(start, bytes)?;
-            self.compare(group, column, &part)?;
-            parts.push((start, part));
-        }
-        parts.sort_by_key(|(start, _)| *start);
-        let parts = Parts { parts, bytes: self.file.record.bytes };
+        let parts = self.parts(group, columns)?;
         let mask = ProjectionMask::leaves(metadata.file_metadata().schema_descr(), columns.iter().copied());
         ParquetRecordBatchReaderBuilder::new_with_metadata(parts, self.metadata().clone())
             .with_row_groups(vec![group])
@@ -206,6 +211,19 @@ impl FileReader {
             .with_batch_size(rows)
             .build()
             .map_err(damage)
+    }
+
+    /// The encoded columns of one row group, as they were written.
+    pub fn parts(&self, group: usize, columns: &[usize]) -> Result<Parts, Fault> {
+        let mut parts = Vec::with_capacity(columns.len());
+        for &column in columns {
+            let (start, bytes) = self.row_group(group).column(column).byte_range();
+            let part = self.read(start, bytes)?;
+            self.compare(group, column, &part)?;
+            parts.push((start, part));
+        }
+        parts.sort_by_key(|(start, _)| *start);
+        Ok(Parts { parts, bytes: self.file.record.bytes })
     }
 
     fn compare(&self, group: usize, column: usize, part: &[u8]) -> Result<(), Fault> {
@@ -219,7 +237,7 @@ impl FileReader {
 }
 
 /// Parts of a file that were read, as the decoder asks for them.
-struct Parts {
+pub(crate) struct Parts {
     parts: Vec<(u64, Bytes)>,
     bytes: u64,
 }
@@ -255,163 +273,4 @@ impl ChunkReader for Parts {
         }
         Ok(rest.slice(..length))
     }
-}
-
-/// A file that is being written; see [`write`].
-struct DiskWriter {
-    file: Arc<dyn DiskFile>,
-    at: u64,
-    /// The first error of the disk: the encoder hides its kind.
-    failed: Arc<Mutex<Option<io::Error>>>,
-}
-
-impl Write for DiskWriter {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if let Err(error) = self.file.write_at(bytes, self.at) {
-            let told = io::Error::from(error.kind());
-            self.failed.lock().get_or_insert(error);
-            return Err(told);
-        }
-        self.at += bytes.len() as u64;
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Where a file is written.
-pub(crate) struct Target<'a> {
-    pub disk: &'a dyn Disk,
-    pub folder: &'a Path,
-    pub name: &'a str,
-}
-
-/// Write rows, which are in the table's newest schema and in the order of time, to a new file; sync it. The folder is for
-/// the caller to sync. A file that cannot be written whole is removed.
-pub(crate) fn write(
-    target: &Target<'_>,
-    spec: &TableSpec,
-    partition: i64,
-    rows: impl Iterator<Item = Result<RecordBatch>>,
-) -> Result<FileRecord> {
-    let path = target.folder.join(target.name);
-    let file: Arc<dyn DiskFile> = target.disk.create(&path).map_err(|error| Error::io("create", &path, error))?.into();
-    let written = write_to(&file, &path, spec, partition, rows);
-    if written.is_err()
-        && let Err(error) = target.disk.remove(&path)
-    {
-        tracing::warn!(path = %path.display(), %error, "a file that was not finished stays until the tables are opened again");
-    }
-    written
-}
-
-fn write_to(
-    file: &Arc<dyn DiskFile>,
-    path: &Path,
-    spec: &TableSpec,
-    partition: i64,
-    rows: impl Iterator<Item = Result<RecordBatch>>,
-) -> Result<FileRecord> {
-    let failed = Arc::new(Mutex::new(None));
-    let told = |error: ParquetError| match failed.lock().take() {
-        Some(error) => Error::io("write", path, error),
-        None => Error::internal(format!("rows cannot be encoded into `{}`", path.display())).with_source(error),
-    };
-    let sink = DiskWriter { file: file.clone(), at: 0, failed: failed.clone() };
-    let sink = BufWriter::with_capacity(WRITE_BYTES, sink);
-    let mut writer = ArrowWriter::try_new(sink, spec.newest(), Some(properties(spec))).map_err(told)?;
-    let (mut count, mut min_us, mut max_us) = (0, i64::MAX, i64::MIN);
-    let mut nan_columns = BTreeSet::new();
-    for batch in rows {
-        let batch = batch?;
-        let times = crate::marks::times(spec, &batch)?.values();
-        if let (Some(first), Some(last)) = (times.first(), times.last()) {
-            debug_assert!(max_us <= *first, "rows are in the order of time");
-            (min_us, max_us) = (min_us.min(*first), max_us.max(*last));
-        }
-        count += batch.num_rows() as u64;
-        nan_columns.extend(batch.columns().iter().enumerate().filter(|(_, array)| has_nan(array)).map(|(at, _)| at));
-        writer.write(&batch).map_err(told)?;
-    }
-    let metadata = writer.finish().map_err(told)?;
-    writer.inner_mut().flush().map_err(|error| told(error.into()))?;
-    drop(writer);
-    file.sync().map_err(|error| Error::io("sync", path, error))?;
-    let bytes = file.length().map_err(|error| Error::io("read", path, error))?;
-    let mut record = FileRecord {
-        rows: count,
-        bytes,
-        min_us,
-        max_us,
-        partition,
-        version: spec.version,
-        footer_at: 0,
-        footer_crc: 0,
-        chunk_crcs: Vec::new(),
-        nan_columns: nan_columns.into_iter().collect(),
-    };
-    add_checksums(&**file, path, &metadata, &mut record)?;
-    Ok(record)
-}
-
-fn has_nan(array: &ArrayRef) -> bool {
-    match array.data_type() {
-        DataType::Float64 => array.as_primitive::<Float64Type>().values().iter().any(|value| value.is_nan()),
-        DataType::Float32 => array.as_primitive::<Float32Type>().values().iter().any(|value| value.is_nan()),
-        _ => false,
-    }
-}
-
-/// Read back what was written, and note its checksums.
-fn add_checksums(file: &dyn DiskFile, path: &Path, metadata: &ParquetMetaData, record: &mut FileRecord) -> Result<()> {
-    let read = |start: u64, bytes: u64| -> Result<Vec<u8>> {
-        let mut buffer = vec![0; bytes as usize];
-        let count = file.read_at(&mut buffer, start).map_err(|error| Error::io("read back", path, error))?;
-        if count < buffer.len() {
-            return Err(Error::unavailable(format!("`{}` is shorter than what was written to it", path.display())));
-        }
-        Ok(buffer)
-    };
-    for group in metadata.row_groups() {
-        for column in group.columns() {
-            let (start, bytes) = column.byte_range();
-            record.chunk_crcs.push(crc32fast::hash(&read(start, bytes)?));
-        }
-    }
-    let tail = read(record.bytes.saturating_sub(TAIL_BYTES), TAIL_BYTES)?;
-    let footer_bytes = tail.first_chunk().map_or(0, |length| u64::from(u32::from_le_bytes(*length)));
-    record.footer_at = record.bytes.saturating_sub(TAIL_BYTES + footer_bytes);
-    record.footer_crc = crc32fast::hash(&read(record.footer_at, record.bytes - record.footer_at)?);
-    Ok(())
-}
-
-fn properties(spec: &TableSpec) -> WriterProperties {
-    let level = ZstdLevel::try_new(1).expect("zstd has level 1");
-    let time = spec.stored(spec.version).position(|column| column.name == spec.time).unwrap_or_default();
-    let sorting = SortingColumn { column_idx: time as i32, descending: false, nulls_first: false };
-    let mut properties = WriterProperties::builder()
-        .set_created_by("mainstay".into())
-        .set_writer_version(WriterVersion::PARQUET_1_0)
-        .set_compression(Compression::ZSTD(level))
-        .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_offset_index_disabled(true)
-        .set_max_row_group_row_count(Some(GROUP_ROWS_MAX))
-        .set_max_row_group_bytes(Some(GROUP_BYTES_MAX))
-        .set_sorting_columns(Some(vec![sorting]));
-    for column in spec.stored(spec.version) {
-        let path = ColumnPath::new(vec![column.name.clone()]);
-        // Few reals repeat: looking for those that do costs more than it saves. Times in order are small steps.
-        match column.kind {
-            Kind::F64 | Kind::F32 => properties = properties.set_column_dictionary_enabled(path, false),
-            Kind::Timestamp => {
-                properties = properties
-                    .set_column_dictionary_enabled(path.clone(), false)
-                    .set_column_encoding(path, Encoding::DELTA_BINARY_PACKED);
-            }
-            Kind::I64 | Kind::I32 | Kind::Bool | Kind::Text => {}
-        }
-    }
-    properties.build()
 }

@@ -2,9 +2,9 @@
 //!
 //! Owns [`Tables`]: rows are appended in Arrow's layout, are durable when they are acknowledged and visible at once; in the
 //! background they become Parquet files that anything may read. Read by [`Table::scan`], in chunks that become columns
-//! without a copy, by [`Table::window`], which makes one frame of them, and by [`Tables::sql`], which only reads. Who may
-//! judge rows and not see them asks a [`Guard`]. Separate from the store, which knows keys and values only, and from whatever
-//! gives rows a meaning.
+//! without a copy, by [`Table::window`], which makes one frame of them, and by engines through [`Snapshot::shared_scan`], in
+//! parts that run side by side. Separate from the store, which knows keys and values only, and from whatever gives rows a
+//! meaning.
 //!
 //! The store decides what is there. Pending rows are values in it, files are listed in it, and one transaction takes the
 //! ones out and puts the others in: at every moment, and after a crash at any moment, each row is in exactly one place. A
@@ -17,13 +17,14 @@
 mod compact;
 mod damage;
 mod driver;
+mod encode;
 mod files;
 mod frames;
-mod guarded;
 mod layout;
 pub mod limits;
 mod marks;
 mod merge;
+mod parts;
 mod pending;
 mod pool;
 mod prune;
@@ -31,18 +32,17 @@ mod scan;
 mod schema;
 mod shown;
 mod snapshot;
-mod sql;
-mod statement;
 mod table;
 mod window;
 
 pub use compact::Compacted;
-pub use damage::Missing;
+pub use damage::{Examined, Missing};
 pub use driver::Driver;
-pub use guarded::{Budget, Group, Guard, GuardedAnswer, GuardedQuery, Key, Measure};
-pub use scan::{Chunk, Scan, ScanOptions, Window};
-pub use schema::{ColumnSpec, Kind, Mark, Partition, Retention, TableSpec};
+pub use parts::{Part, SharedScan, is_torn};
+pub use prune::{Comparison, Condition, Constant};
+pub use scan::{Chunk, Cursor, Scan, ScanOptions, Window};
+pub use schema::{ColumnSpec, Kind, Mark, Partition, Retention, TableSpec, TextForm};
+pub use shown::Rows;
 pub use snapshot::Snapshot;
-pub use sql::{SqlAnswer, SqlLimits};
 pub use table::{Appended, Table, TableStats, Tables, TablesOptions};
 pub use window::{WindowAnswer, WindowLimits};

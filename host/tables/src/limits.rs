@@ -36,6 +36,12 @@ pub(crate) const ROUND_PARTITIONS_MAX: usize = 256;
 pub(crate) const GROUP_ROWS_MAX: usize = 131_072;
 /// Encoded bytes of one row group, when its rows are wide.
 pub(crate) const GROUP_BYTES_MAX: usize = 64 << 20;
+/// Threads that encode one row group.
+pub(crate) const ENCODE_THREADS_MAX: usize = 8;
+/// Rows from which on a row group is good as it is: merging takes it over without decoding it.
+pub(crate) const GROUP_ROWS_GOOD: usize = GROUP_ROWS_MAX / 2;
+/// The part of a row group's span of time that may lie beside its neighbour's without being merged: one in so many.
+pub(crate) const GROUP_OVERLAP: i64 = 8;
 /// Rows of one chunk of a scan.
 pub const CHUNK_ROWS: usize = 65_536;
 /// Files that are merged into one at a time.
@@ -46,40 +52,11 @@ pub(crate) const MERGE_ROWS: usize = 8_192;
 /// Encoded bytes of pending rows that a scan takes out of the store when it begins; beyond them it holds its view.
 pub(crate) const SCAN_PENDING_BYTES_MAX: usize = 64 << 20;
 /// Times that a question is asked again because a file was found damaged under it.
-pub(crate) const DAMAGE_RETRIES: usize = 8;
+pub const DAMAGE_RETRIES: usize = 8;
 
-/// Bytes of one SQL text.
-pub const SQL_BYTES_MAX: usize = 64 << 10;
-/// Words, numbers and signs of one SQL text.
-pub const SQL_TOKENS_MAX: usize = 4_096;
-/// Expressions and queries of one SQL text that stand inside one another: planning takes the square of it.
-pub const SQL_DEPTH_MAX: usize = 128;
-/// Tables and `SELECT`s of one SQL text, where a common table expression counts as often as it is used.
-pub const SQL_PARTS_MAX: usize = 128;
 /// Questions that are worked on at the same time; more wait their turn.
 pub(crate) const QUERIES_MAX: usize = 4;
 /// Questions that wait for their turn.
 pub(crate) const QUERIES_WAITING_MAX: usize = 64;
 /// Stack of the threads that plan and run SQL: plans of hostile texts are deep.
 pub(crate) const STACK_BYTES: usize = 16 << 20;
-
-/// Rows of a group below which nothing is said about it; see [`crate::Guard`].
-pub const GROUP_ROWS_MIN: usize = 20;
-/// Rows on either side of a quantile, below which it is not said.
-pub const QUANTILE_ROWS_MIN: usize = 5;
-/// The least quantile that may be asked for, in percent; the greatest is as far from the other end.
-pub const QUANTILE_PERCENT_MIN: u8 = 5;
-/// Columns that rows may be grouped by.
-pub const GROUP_COLUMNS_MAX: usize = 2;
-/// Groups of one answer.
-pub const GROUPS_MAX: usize = 256;
-/// Measures of one question.
-pub const MEASURES_MAX: usize = 16;
-/// Counts that are kept while rows are grouped: groups by measured columns by spans of time.
-pub(crate) const GROUP_CELLS_MAX: usize = 16 << 20;
-/// Bytes of values that quantiles are found among.
-pub(crate) const QUANTILE_BYTES_MAX: usize = 64 << 20;
-/// Earlier windows of a caller that a new one is compared with.
-pub const REMEMBERED_WINDOWS_MAX: usize = 32;
-/// Callers whose budgets and windows are remembered.
-pub const CALLERS_MAX: usize = 1_000;

@@ -22,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::limits::{QUERIES_MAX, QUERIES_WAITING_MAX, STACK_BYTES};
+use crate::table::Tables;
 
 /// See the module. Its threads begin with the first question.
 pub(crate) struct Pool {
@@ -91,6 +92,23 @@ impl Pool {
                 )))
             })?
         })))
+    }
+}
+
+impl Tables {
+    /// Threads that one question is worked on with.
+    pub fn query_threads(&self) -> usize {
+        self.inner.pool.threads
+    }
+
+    /// Work on a question about tables, on the threads that are there for it and in its turn: for so long at most, waiting
+    /// included. Dropping the answer stops the work at its next step.
+    pub async fn work<T: Send + 'static>(
+        &self,
+        within: Duration,
+        question: impl Future<Output = Result<T>> + Send + 'static,
+    ) -> Result<T> {
+        self.inner.pool.run(within, question).await
     }
 }
 

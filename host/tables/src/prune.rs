@@ -14,34 +14,46 @@ use crate::files::FileReader;
 
 /// A column compared with a constant; a row where it is missing does not match.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Condition {
+pub struct Condition {
+    /// The column's name.
     pub column: String,
+    /// How it stands to the value.
     pub comparison: Comparison,
+    /// What it is compared with.
     pub value: Constant,
 }
 
 /// How.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Comparison {
+pub enum Comparison {
+    /// `<`
     Less,
+    /// `<=`
     LessOrEqual,
+    /// `=`
     Equal,
+    /// `>=`
     GreaterOrEqual,
+    /// `>`
     Greater,
 }
 
 /// With what.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Constant {
+pub enum Constant {
+    /// A whole number, or a time in microseconds.
     Integer(i64),
+    /// A real.
     Real(f64),
+    /// A text.
     Text(String),
+    /// True or false.
     Boolean(bool),
 }
 
 impl Condition {
     /// Whether a row group of a file may hold a row that matches.
-    pub fn may_match(&self, file: &FileReader, group: usize) -> bool {
+    pub(crate) fn may_match(&self, file: &FileReader, group: usize) -> bool {
         // A column that came later is missing in every row of the file.
         let Ok(column) = file.schema().index_of(&self.column) else { return false };
         let Some(statistics) = file.statistics(group, column) else { return true };

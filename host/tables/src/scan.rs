@@ -2,7 +2,7 @@
 //!
 //! Owns the plan of a scan (what is pending in a snapshot, handles of the files that it lists) and the cursor that goes
 //! through it: pending rows first, then file by file, row group by row group, passing those that cannot hold what is asked
-//! for. Rows of a file are in the order of time; there is no order between chunks. Separate from SQL, which reads through the
+//! for. Rows of a chunk are in the order of time; there is no order between chunks. Separate from SQL, which reads through the
 //! same cursors.
 //!
 //! Bounded by: one row group's chosen columns at a time for each cursor, and the pending pieces that the plan took out of the
@@ -31,7 +31,7 @@ use crate::limits::{CHUNK_ROWS, SCAN_PENDING_BYTES_MAX};
 use crate::marks::times;
 use crate::pending;
 use crate::prune::{Condition, integer_bounds};
-use crate::schema::{Mark, TableSpec};
+use crate::schema::{Mark, TableSpec, TextForm};
 use crate::snapshot::Snapshot;
 use crate::table::{Inner, State, Table, listed_names};
 
@@ -82,11 +82,19 @@ pub struct ScanOptions {
     pub with_restricted: bool,
     /// Rows of one chunk, at most.
     pub chunk_rows: usize,
+    /// How texts are laid out.
+    pub text: TextForm,
 }
 
 impl Default for ScanOptions {
     fn default() -> ScanOptions {
-        ScanOptions { window: Window::default(), columns: None, with_restricted: false, chunk_rows: CHUNK_ROWS }
+        ScanOptions {
+            window: Window::default(),
+            columns: None,
+            with_restricted: false,
+            chunk_rows: CHUNK_ROWS,
+            text: TextForm::Plain,
+        }
     }
 }
 
@@ -95,6 +103,11 @@ pub(crate) fn visible(spec: &TableSpec, with_restricted: bool) -> SchemaRef {
     let seen = spec.stored(spec.version).enumerate();
     let seen = seen.filter(|(_, column)| with_restricted || column.mark != Mark::Restrict).map(|(at, _)| at);
     Arc::new(spec.newest().project(&seen.collect::<Vec<_>>()).expect("they are columns of it"))
+}
+
+/// The same with texts laid out as they are asked for.
+pub(crate) fn shown(spec: &TableSpec, with_restricted: bool, text: TextForm) -> SchemaRef {
+    text.of(&visible(spec, with_restricted))
 }
 
 /// What every cursor of a scan needs to know.
@@ -108,6 +121,7 @@ pub(crate) struct Plan {
     /// What every row that is asked for meets, though others may be given.
     conditions: Vec<Condition>,
     chunk_rows: usize,
+    text: TextForm,
     progress: Mutex<Progress>,
 }
 
@@ -153,6 +167,11 @@ impl Pieces {
         Ok(Pieces { taken, left: Some((view.clone(), keys)) })
     }
 
+    /// Nothing is pending.
+    pub fn is_empty(&self) -> bool {
+        self.taken.is_empty() && self.left.as_ref().is_none_or(|(_, keys)| keys.is_empty())
+    }
+
     fn next(&mut self) -> Result<Option<(Vec<u8>, Bytes)>> {
         if let Some(piece) = self.taken.pop_front() {
             return Ok(Some(piece));
@@ -194,6 +213,7 @@ impl Plan {
             window: options.window,
             conditions,
             chunk_rows: options.chunk_rows.clamp(1, CHUNK_ROWS),
+            text: options.text,
             progress: Mutex::new(Progress { missing, ..Progress::default() }),
         };
         Ok((Arc::new(plan), units))
@@ -234,7 +254,7 @@ impl Plan {
 }
 
 fn chosen(table: &str, spec: &TableSpec, options: &ScanOptions) -> Result<SchemaRef> {
-    let seen = visible(spec, options.with_restricted);
+    let seen = shown(spec, options.with_restricted, options.text);
     let Some(columns) = &options.columns else { return Ok(seen) };
     let mut fields = Vec::with_capacity(columns.len());
     for name in columns {
@@ -261,18 +281,21 @@ pub(crate) fn widened(batch: RecordBatch, schema: &SchemaRef) -> Result<RecordBa
     if batch.schema_ref() == schema {
         return Ok(batch);
     }
-    let column = |field: &Arc<arrow_schema::Field>| -> ArrayRef {
+    let column = |field: &Arc<arrow_schema::Field>| -> Result<ArrayRef, arrow_schema::ArrowError> {
         let found = batch.column_by_name(field.name()).cloned();
-        found.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()))
+        let array = found.unwrap_or_else(|| new_null_array(field.data_type(), batch.num_rows()));
+        // Pending texts lie as they were appended.
+        if array.data_type() == field.data_type() { Ok(array) } else { arrow_cast::cast(&array, field.data_type()) }
     };
-    let columns = schema.fields().iter().map(column).collect();
+    let columns = schema.fields().iter().map(column).collect::<Result<_, _>>();
+    let columns = columns.map_err(|error| Error::internal("texts cannot be laid out anew").with_source(error))?;
     let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
     RecordBatch::try_new_with_options(schema.clone(), columns, &options)
         .map_err(|error| Error::internal("rows do not fit the schema that they are read in").with_source(error))
 }
 
 /// Goes through some units of a plan.
-pub(crate) struct Cursor {
+pub struct Cursor {
     plan: Arc<Plan>,
     units: VecDeque<Unit>,
     open: Option<Open>,
@@ -297,7 +320,7 @@ struct OpenFile {
 }
 
 impl Cursor {
-    pub fn new(plan: Arc<Plan>, units: impl IntoIterator<Item = Unit>) -> Cursor {
+    pub(crate) fn new(plan: Arc<Plan>, units: impl IntoIterator<Item = Unit>) -> Cursor {
         Cursor { plan, units: units.into_iter().collect(), open: None }
     }
 
@@ -385,7 +408,7 @@ impl Plan {
 
 impl OpenFile {
     fn new(plan: &Plan, file: &Arc<StoredFile>, groups: Range<usize>) -> Result<OpenFile, Fault> {
-        let reader = file.open()?;
+        let reader = file.open(plan.text)?;
         let place = |name: &str| reader.schema().index_of(name).ok();
         let time = place(&plan.spec.time).ok_or_else(|| Fault::Damage("it has no time column".into()))?;
         let mut columns: Vec<usize> = plan.schema.fields().iter().filter_map(|field| place(field.name())).collect();

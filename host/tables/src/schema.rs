@@ -9,7 +9,7 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use arrow_schema::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use arrow_schema::{DataType, Field, FieldRef, Schema, SchemaRef, TimeUnit};
 use mainstay_base::{Error, Result};
 use serde::{Deserialize, Serialize};
 
@@ -349,6 +349,30 @@ pub(crate) fn check_table_name(name: &str) -> Result<()> {
         "`{}` cannot name a table: a lower-case letter, then letters, digits and `_`, {TABLE_NAME_BYTES_MAX} at most",
         name.escape_debug()
     )))
+}
+
+/// How a scan lays texts out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TextForm {
+    /// One after the other, as rows are appended.
+    #[default]
+    Plain,
+    /// As views: short texts in place, long ones where they were decoded. Quicker to group and to compare.
+    Views,
+}
+
+impl TextForm {
+    /// The schema with texts of this form.
+    pub(crate) fn of(self, schema: &SchemaRef) -> SchemaRef {
+        let field = |field: &FieldRef| match (self, field.data_type()) {
+            (TextForm::Views, DataType::Utf8) => Arc::new(Field::clone(field).with_data_type(DataType::Utf8View)),
+            _ => field.clone(),
+        };
+        match self {
+            TextForm::Plain => schema.clone(),
+            TextForm::Views => Arc::new(Schema::new(schema.fields().iter().map(field).collect::<Vec<_>>())),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,21 +1,34 @@
-//! A query's answer as text: JSON rows and CSV.
+//! Rows that answer a question, and the same as text: JSON and CSV.
 //!
-//! Owns [`SqlAnswer::json`] and [`SqlAnswer::csv`]. Separate from running the query, because most callers want columns. Times
-//! are written as RFC 3339, missing values are `null` in JSON and empty in CSV; JSON has no NaN and no infinities, they are
+//! Owns [`Rows`]. Separate from whatever finds them, because SQL, windows and logs are all shown the same way. Times are written as RFC 3339, missing values are `null` in JSON and empty in CSV; JSON has no NaN and no infinities, they are
 //! `null` there too. Bounded by the query's own limits, times the length of a number's digits. On failure: `internal`.
 
+use arrow_array::RecordBatch;
+use arrow_schema::SchemaRef;
 use mainstay_arrays::Frame;
 use mainstay_base::{Error, Result};
 
 use crate::damage::Missing;
 use crate::frames;
-use crate::sql::SqlAnswer;
 
-impl SqlAnswer {
+/// What a question about rows was answered.
+#[derive(Clone, Debug)]
+pub struct Rows {
+    /// Names and types of its columns.
+    pub schema: SchemaRef,
+    /// Its rows.
+    pub batches: Vec<RecordBatch>,
+    /// There were more rows than the limits allow.
+    pub is_cut: bool,
+    /// Rows that the answer misses because files are damaged.
+    pub missing: Vec<Missing>,
+}
+
+impl Rows {
     /// The rows of a frame, to be written as a query's answer is.
-    pub fn of_frame(frame: &Frame, missing: Vec<Missing>) -> Result<SqlAnswer> {
+    pub fn of_frame(frame: &Frame, missing: Vec<Missing>) -> Result<Rows> {
         let rows = frames::rows(frame)?;
-        Ok(SqlAnswer { schema: rows.schema(), batches: vec![rows], is_cut: false, missing })
+        Ok(Rows { schema: rows.schema(), batches: vec![rows], is_cut: false, missing })
     }
 
     /// The rows as a JSON array of objects.

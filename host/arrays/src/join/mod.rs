@@ -5,8 +5,9 @@
 //! need: nothing from the future of a row reaches it, and nothing older than its time to live. Separate from element-wise
 //! operations because here rows of two frames meet.
 //!
-//! How: keys become numbers ([`keys`]), both sides are brought together by key with a counting sort, and each row finds its
-//! place among its key's times by halving. Histories that arrive in the order of time, as most do, are not sorted at all.
+//! How: keys become numbers ([`keys`]). Where both sides are in the order of time, as logs are, they are gone through side by
+//! side. Else they are brought together by key with a counting sort, and each row finds its place among its key's times by
+//! halving; histories that arrive in the order of time are not sorted at all.
 //! Where rows may only see what was already recorded at their time, each key's rows and records are swept in the order of
 //! time instead. Either way the cost is that of sorting at worst: n log n.
 //!
@@ -145,6 +146,10 @@ pub fn as_of(rows: &Side<'_>, history: &Side<'_>, recorded: Option<&Column>, rul
         ));
     }
     let keys::Numbered { rows: row_keys, history: history_keys, count } = keys::number(rows, history)?;
+    if recorded.is_none() && row_times.is_sorted() && history_times.is_sorted() {
+        let found = walk((&row_keys, &row_times), (&history_keys, &history_times), count, rule);
+        return Ok(Matches { rows: found, history_rows: history_times.len() });
+    }
     let past = Grouped::new(&history_keys, count);
     let present = Grouped::new(&row_keys, count);
     let mut found = vec![NONE; row_times.len()];
@@ -161,6 +166,25 @@ pub fn as_of(rows: &Side<'_>, history: &Side<'_>, recorded: Option<&Column>, rul
         }
     }
     Ok(Matches { rows: found, history_rows: history_times.len() })
+}
+
+/// Both sides are in the order of time: go through them side by side, and remember the last row of each key.
+fn walk(rows: (&[u32], &[i64]), history: (&[u32], &[i64]), count: usize, rule: &Rule) -> Vec<u32> {
+    let mut last = vec![NONE; count];
+    let mut behind = 0;
+    let find = |(key, at): (&u32, &i64)| {
+        let newest = rule.newest(*at)?;
+        while history.1.get(behind).is_some_and(|time| *time <= newest) {
+            if let Some(last) = last.get_mut(history.0[behind] as usize) {
+                *last = behind as u32;
+            }
+            behind += 1;
+        }
+        let known = *last.get(*key as usize)?;
+        let time = history.1.get(known as usize)?;
+        (!rule.is_too_old(*time, *at)).then_some(known)
+    };
+    rows.0.iter().zip(rows.1).map(find).map(|found| found.unwrap_or(NONE)).collect()
 }
 
 /// Rows by their key: a counting sort, which keeps their order.
@@ -194,6 +218,8 @@ impl Grouped {
 #[derive(Default)]
 struct Group {
     entries: Vec<Entry>,
+    /// Theirs alone: halving goes through less memory.
+    times: Vec<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -214,13 +240,15 @@ impl Group {
         if !self.entries.is_sorted() {
             self.entries.sort_unstable();
         }
+        self.times.clear();
+        self.times.extend(self.entries.iter().map(|entry| entry.time));
     }
 
     fn look_up(&self, asking: &[u32], times: &[i64], rule: &Rule, found: &mut [u32]) {
         for row in asking {
             let at = times[*row as usize];
             let Some(newest) = rule.newest(at) else { continue };
-            let behind = self.entries.partition_point(|entry| entry.time <= newest);
+            let behind = self.times.partition_point(|time| *time <= newest);
             if let Some(entry) = behind.checked_sub(1).map(|before| self.entries[before])
                 && !rule.is_too_old(entry.time, at)
             {

@@ -58,11 +58,12 @@ fn check(rows: &[Row], history: &[Row], rule: &Rule, is_text: bool) {
     let times =
         |rows: &[Row]| cut(Column::i64(&rows.iter().map(|row| row.1).collect::<Vec<_>>(), None), rows.len() / 2);
     let recorded = whole(&history.iter().map(|row| row.2).collect::<Vec<_>>());
+    let is_recorded = rule.must_be_recorded || history.iter().any(|row| row.2.is_some());
     let (row_keys, past_keys, row_times, past_times) = (keys(rows), keys(history), times(rows), times(history));
     let matches = as_of(
         &Side { keys: &row_keys, times: &row_times },
         &Side { keys: &past_keys, times: &past_times },
-        Some(&recorded),
+        is_recorded.then_some(&recorded),
         rule,
     );
     let matches = matches.unwrap();
@@ -108,6 +109,17 @@ proptest! {
         (rows, history) in both_sides(), rule in a_rule(), is_text in any::<bool>()
     ) {
         check(&rows, &history, &rule, is_text);
+    }
+
+    /// As logs are: another way is taken then.
+    #[test]
+    fn rows_in_the_order_of_time_find_it_too(
+        (mut rows, mut history) in both_sides(), rule in a_rule(), is_text in any::<bool>()
+    ) {
+        rows.sort_by_key(|row| row.1);
+        history.sort_by_key(|row| row.1);
+        history.iter_mut().for_each(|row| row.2 = None);
+        check(&rows, &history, &Rule { must_be_recorded: false, ..rule }, is_text);
     }
 }
 

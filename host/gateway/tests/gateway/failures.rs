@@ -75,7 +75,6 @@ async fn wrong_methods_and_unclaimed_paths() {
         ("GET", "/plugins/", 404, None),
         ("GET", "/plugins/none/x", 404, None),
         ("GET", "/plugins/fake/nothing", 404, None),
-        ("GET", "/v2/models", 404, None),
     ] {
         let reply = server.send(&format!("{method} {path} HTTP/1.1\r\nhost: localhost"), b"").await;
         assert_eq!((reply.status, reply.header("allow")), (status, allow), "{method} {path}");
@@ -84,6 +83,27 @@ async fn wrong_methods_and_unclaimed_paths() {
     assert_eq!(server.get("/plugins/open").await.json()["path"], "/");
     assert_eq!(server.get("/plugins/open/a/b").await.json()["path"], "/a/b");
     assert_eq!(server.get("/plugins/fake/echo").await.json()["path"], "/echo");
+}
+
+/// Its clients know one form of error.
+#[tokio::test]
+async fn the_inference_protocol_is_answered_in_its_own_words() {
+    let server = Server::start().await;
+    for (request, status, words) in [
+        ("GET /v2/models", 404, "no such path"),
+        ("GET /v2/models/none", 404, "unknown model: 'none'"),
+        ("POST /v2/models/none/infer", 400, "error"),
+    ] {
+        let reply = server.send(&format!("{request} HTTP/1.1\r\nhost: localhost"), b"").await;
+        assert_eq!(reply.status, status, "{request}: {reply:?}");
+        let said = reply.json()["error"].as_str().unwrap_or_default().to_owned();
+        assert!(said.contains(words) || words == "error", "{request}: {said}");
+        assert!(!said.is_empty(), "{request}");
+    }
+    assert_eq!(server.get("/v2/health/ready").await.status, 200);
+    let refused = server.send("POST /v2/models/none/infer HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong", b"").await;
+    assert!([400, 401].contains(&refused.status), "{refused:?}");
+    assert!(refused.json()["error"].is_string(), "{refused:?}");
 }
 
 #[tokio::test]

@@ -85,7 +85,8 @@ impl Server {
             blobs: blobs.clone(),
             tokens: all_tokens.clone(),
             admin: admin.clone(),
-            rooms: Rooms::for_tests(&store)?,
+            rooms: Rooms::for_tests(&store).await?,
+            inference: Arc::new(mainstay_inference::NoModels),
             readiness: readiness.clone(),
             registry: SharedRegistry::default(),
             version: VersionInfo {

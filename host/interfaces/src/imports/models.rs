@@ -78,15 +78,7 @@ impl HostModel for State {
             ))
             .into());
         }
-        let loaded = match services.kernels.find_model(&sha256) {
-            Some(found) => found,
-            None => {
-                let bytes = services.blobs.get_bytes(&sha256, None).await?;
-                let kernels = services.kernels.clone();
-                let work = tokio::task::spawn_blocking(move || kernels.load_model(&sha256, &bytes));
-                work.await.map_err(|error| Error::internal(format!("loading a model ended: {error}")))??
-            }
-        };
+        let loaded = services.model(&sha256).await?;
         Ok(self.models.add(loaded)?)
     }
 

@@ -401,3 +401,48 @@ fn jobs_change_only_for_later_runs_and_go_only_when_idle() {
     assert_eq!(scheduler.jobs(None, 10).unwrap().len(), 0);
     assert_eq!(scheduler.run(&first).unwrap().unwrap().end(), Some(RunEnd::Cancelled));
 }
+
+/// Two hosts' schedulers on one store, each with threads of its own: whoever loses a race asks again, and nothing is taken twice.
+#[test]
+fn two_schedulers_on_one_store_share_the_runs() {
+    const RUNS: usize = 300;
+    let store = Store::in_memory();
+    let clock = std::sync::Arc::new(mainstay_base::VirtualClock::new(0));
+    let other = |seed| {
+        Scheduler::new(store.clone(), clock.clone(), std::sync::Arc::new(mainstay_base::SeededRandom::new(seed)))
+    };
+    let schedulers = [other(1), other(2)];
+    block_on(schedulers[0].set_pool(Pool { name: "wide".into(), slots: RUNS as u32 })).unwrap();
+    apply(&schedulers[0], "j", |job| (job.pool, job.concurrency) = ("wide".into(), None));
+    let done = std::sync::Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for (at, scheduler) in schedulers.iter().enumerate() {
+            let done = &done;
+            scope.spawn(move || {
+                let again = |error: &mainstay_base::Error| assert_eq!(error.kind(), ErrorKind::Conflict, "{error}");
+                for _ in 0..RUNS / 2 {
+                    while let Err(error) = block_on(scheduler.start(Start::of("j"))) {
+                        again(&error);
+                    }
+                }
+                while done.lock().unwrap().len() < RUNS {
+                    let _ = block_on(scheduler.advance()).inspect_err(again);
+                    let taken = block_on(scheduler.claim(&format!("host {at}"), 60_000, 8)).inspect_err(again);
+                    for run in taken.unwrap_or_default() {
+                        let outcome = || Outcome::Success { result: json!(at) };
+                        while let Err(error) = block_on(scheduler.finish(&run.id, run.token, outcome())) {
+                            again(&error);
+                        }
+                        done.lock().unwrap().push(run.id);
+                    }
+                }
+            });
+        }
+    });
+    let mut ids = done.into_inner().unwrap();
+    ids.sort();
+    ids.dedup();
+    assert_eq!(ids.len(), RUNS, "each was carried out once");
+    let all = runs(&schedulers[0], "j");
+    assert!(all.iter().all(|run| run.attempts.len() == 1), "{all:?}");
+}

@@ -1,8 +1,9 @@
 //! Files that are cut, changed or gone: named, moved aside, and the rest is read.
 
 use mainstay_base::{Disk, ErrorKind, SimDisk};
+use mainstay_sql::{SqlLimits, query_blocking};
 use mainstay_store::{KeyRange, Space, Store};
-use mainstay_tables::{SqlLimits, Table, Tables, Window, WindowLimits};
+use mainstay_tables::{Table, Tables, Window, WindowLimits};
 
 use crate::support::*;
 
@@ -35,7 +36,7 @@ fn check(harm: impl Fn(&SimDisk, &std::path::Path), expect: &str) {
     }
     let outside = Window { from_us: 2 * DAY_US, until_us: 3 * DAY_US };
     assert_eq!(read(&table, outside).unwrap().1, [], "a window that the file does not touch misses nothing");
-    let answer = tables.sql_blocking("SELECT count(*) FROM t", &SqlLimits::default()).unwrap();
+    let answer = query_blocking(&tables, "SELECT count(*) FROM t", &SqlLimits::default()).unwrap();
     assert_eq!(answer.missing.len(), 1);
     assert_eq!(table.stats().unwrap().damaged.len(), 1);
     // Appending and compaction go on, and so does the next start.
@@ -100,7 +101,7 @@ fn no_answer_holds_a_part_of_a_files_rows() {
     assert_eq!((window.frame.rows(), window.missing.len()), (100, 1));
     let (_disk, tables, _table) = filled();
     let limits = SqlLimits { rows: 1_000_000, ..SqlLimits::default() };
-    let answer = tables.sql_blocking("SELECT number, at, x, who FROM t", &limits).unwrap();
+    let answer = query_blocking(&tables, "SELECT number, at, x, who FROM t", &limits).unwrap();
     let rows: usize = answer.batches.iter().map(|batch| batch.num_rows()).sum();
     assert_eq!((rows, answer.missing.len()), (100, 1));
 }
@@ -164,7 +165,7 @@ fn a_bad_piece_of_pending_rows_is_named_with_its_table() {
         let errors = [
             scanned.map(drop).unwrap_err(),
             table.compact(0).map(drop).unwrap_err(),
-            tables.sql_blocking("SELECT count(*) FROM t", &SqlLimits::default()).map(drop).unwrap_err(),
+            query_blocking(&tables, "SELECT count(*) FROM t", &SqlLimits::default()).map(drop).unwrap_err(),
         ];
         for error in errors {
             assert_eq!(error.kind(), ErrorKind::Internal, "{error}");

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use arrow_array::cast::AsArray;
 use arrow_array::{ArrayRef, Int64Array, RecordBatch, StringArray};
 use mainstay_base::{Disk, ErrorKind, SimDisk};
-use mainstay_tables::{ColumnSpec, Kind, Mark, ScanOptions, SqlLimits, TableSpec, WindowLimits};
+use mainstay_sql::{SqlLimits, query_blocking};
+use mainstay_tables::{ColumnSpec, Kind, Mark, ScanOptions, TableSpec, WindowLimits};
 
 use crate::support::*;
 
@@ -107,7 +108,7 @@ fn restricted_columns_are_shown_only_with_the_right() {
     assert_eq!(ask("income"), Some(ErrorKind::Denied));
     assert_eq!((ask("address"), ask("other")), (Some(ErrorKind::NotFound), Some(ErrorKind::NotFound)));
     let sql = |text: &str, with_restricted: bool| {
-        tables.sql_blocking(text, &SqlLimits { with_restricted, ..SqlLimits::default() })
+        query_blocking(&tables, text, &SqlLimits { with_restricted, ..SqlLimits::default() })
     };
     assert_eq!(sql("SELECT * FROM people", false).unwrap().schema.fields().len(), 2);
     assert_eq!(sql("SELECT income FROM people", true).unwrap().batches[0].num_rows(), 3);

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mainstay_base::{ErrorKind, Faults, SimDisk};
+use mainstay_sql::query_blocking;
 use mainstay_store::Store;
 use mainstay_tables::limits::TABLES_MAX;
 use mainstay_tables::{Table, Tables, TablesOptions};
@@ -179,6 +180,6 @@ fn so_many_tables_and_no_more() {
     tables.drop_table("t7").unwrap();
     tables.create("one_more", &spec()).unwrap();
     // All of them are planned over; none is in the way of the others.
-    let answer = tables.sql_blocking("SELECT count(*) FROM one_more", &Default::default()).unwrap();
+    let answer = query_blocking(&tables, "SELECT count(*) FROM one_more", &Default::default()).unwrap();
     assert_eq!(answer.batches[0].num_rows(), 1);
 }
