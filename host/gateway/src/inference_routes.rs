@@ -43,13 +43,13 @@ pub(crate) struct Inference {
 
 impl Inference {
     pub(crate) fn new(models: Arc<dyn Models>, limits: &GatewayLimits) -> Inference {
-        let limits = Limits { body_bytes: limits.inference_body_bytes_max, ..Limits::default() };
-        Inference { front: Front::new(models.clone(), limits.clone()), models, limits }
+        let limits = Limits { body_bytes: limits.inference_body_bytes_max };
+        Inference { front: Front::new(models.clone(), limits), models, limits }
     }
 
     /// The gRPC service for callers that are admitted.
     pub(crate) fn service(&self, shared: Arc<Shared>) -> InterceptedService<GrpcInferenceServiceServer<Grpc>, Admit> {
-        InterceptedService::new(Grpc::service(self.models.clone(), self.limits.clone()), Admit(shared))
+        InterceptedService::new(Grpc::service(self.models.clone(), self.limits), Admit(shared))
     }
 }
 

@@ -40,6 +40,8 @@ pub trait Fallbacks: Send + Sync + 'static {
     async fn fallback(&self, name: &str) -> Result<Arc<dyn Fallback>>;
 }
 
+/// A model and its version.
+type Name = (Arc<str>, Arc<str>);
 /// Running plugins by name.
 pub type PluginByName = Arc<dyn Fn(&str) -> Option<Arc<Plugin>> + Send + Sync>;
 
@@ -53,7 +55,7 @@ pub struct HostBackends {
     upstreams: Option<Arc<dyn Upstreams>>,
     fallbacks: Option<Arc<dyn Fallbacks>>,
     /// Models and graphs that are in use, by model and version.
-    known: Mutex<HashMap<(Arc<str>, Arc<str>), Weak<dyn Described>>>,
+    known: Mutex<HashMap<Name, Weak<dyn Described>>>,
 }
 
 impl HostBackends {

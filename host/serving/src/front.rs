@@ -157,7 +157,7 @@ fn caller(asker: &Asker) -> Caller<'_> {
     Caller {
         headers: &asker.headers,
         tenant: asker.tenant.as_ref(),
-        deadline: asker.deadline.map(Into::into),
+        deadline: asker.deadline,
         trace: asker.headers.get("traceparent").and_then(|value| value.to_str().ok()),
         may_inject_faults: asker.is_operator,
     }

@@ -14,6 +14,9 @@ use parking_lot::Mutex;
 /// Versions of endpoints that are counted.
 pub const STATISTICS_MAX: usize = 10_000;
 
+/// An endpoint and a version.
+type Name = (Arc<str>, Arc<str>);
+
 #[derive(Clone, Copy, Default)]
 struct Counted {
     rows: u64,
@@ -26,7 +29,7 @@ struct Counted {
 
 /// See the module.
 #[derive(Default)]
-pub struct Book(Mutex<HashMap<(Arc<str>, Arc<str>), Counted>>);
+pub struct Book(Mutex<HashMap<Name, Counted>>);
 
 impl Book {
     /// A request was answered.

@@ -101,7 +101,8 @@ async fn the_inference_protocol_is_answered_in_its_own_words() {
         assert!(!said.is_empty(), "{request}");
     }
     assert_eq!(server.get("/v2/health/ready").await.status, 200);
-    let refused = server.send("POST /v2/models/none/infer HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong", b"").await;
+    let refused =
+        server.send("POST /v2/models/none/infer HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer wrong", b"").await;
     assert!([400, 401].contains(&refused.status), "{refused:?}");
     assert!(refused.json()["error"].is_string(), "{refused:?}");
 }

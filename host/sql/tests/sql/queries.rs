@@ -23,7 +23,7 @@ fn filled() -> (mainstay_base::SimDisk, Tables) {
 }
 
 fn one_number(tables: &Tables, text: &str) -> i64 {
-    let answer = query_blocking(&tables, text, &SqlLimits::default()).unwrap_or_else(|error| panic!("{text}: {error}"));
+    let answer = query_blocking(tables, text, &SqlLimits::default()).unwrap_or_else(|error| panic!("{text}: {error}"));
     answer.batches[0].column(0).as_primitive::<Int64Type>().value(0)
 }
 
@@ -174,7 +174,7 @@ fn what_would_change_something_or_read_something_else_is_refused() {
 fn hostile_texts_are_answered_soon() {
     fn check(tables: &Tables, text: &str, expect: Option<ErrorKind>) {
         let began = Instant::now();
-        let answer = query_blocking(&tables, text, &SqlLimits::default());
+        let answer = query_blocking(tables, text, &SqlLimits::default());
         let shown: String = text.chars().take(80).collect();
         assert_eq!(answer.err().map(|error| error.kind()), expect, "{shown}");
         assert!(began.elapsed() < Duration::from_secs(10), "{shown}: {:?}", began.elapsed());

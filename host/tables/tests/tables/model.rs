@@ -76,7 +76,7 @@ fn sql_agrees(tables: &mainstay_tables::Tables, found: &[Row], window: Window) {
         show(window.from_us),
         show(window.until_us)
     );
-    let answer = query_blocking(&tables, &text, &SqlLimits::default()).unwrap();
+    let answer = query_blocking(tables, &text, &SqlLimits::default()).unwrap();
     let row = &answer.batches[0];
     let integer = |at: usize| row.column(at).as_primitive::<Int64Type>().value(0);
     assert_eq!(integer(0), found.len() as i64);
