@@ -9,7 +9,7 @@ use wit_parser::{
 };
 
 /// In the order in which each may use those before it.
-const PACKAGES: &[&str] = &["types", "host", "lifecycle", "numeric", "data", "api", "transform", "worker"];
+const PACKAGES: &[&str] = &["types", "host", "lifecycle", "numeric", "data", "api", "transform", "worker", "fallback"];
 
 fn resolve() -> Resolve {
     let mut resolve = Resolve::default();

@@ -19,11 +19,13 @@ wasmtime::component::bindgen!({
             include mainstay:api/api@0.1.0;
             include mainstay:transform/transform@0.1.0;
             include mainstay:worker/worker@0.1.0;
+            include mainstay:fallback/fallback@0.1.0;
+            export mainstay:fallback/learns@0.1.0;
         }
     ",
-    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
     imports: {
-        // What waits for a disk or for the batcher; everything else answers from memory or a short read.
+        // What waits for a disk, a model or the batcher; everything else answers from memory or a short read.
         "mainstay:host/keys.[static]transaction.commit": async | trappable,
         "mainstay:host/blobs.put": async | trappable,
         "mainstay:host/blobs.read": async | trappable,
@@ -32,6 +34,8 @@ wasmtime::component::bindgen!({
         "mainstay:numeric/models.[method]model.predict": async | trappable,
         "mainstay:numeric/models.[method]model.explain": async | trappable,
         "mainstay:host/outbound.send": async | trappable,
+        "mainstay:host/traffic.infer": async | trappable,
+        "mainstay:host/traffic.find": async | trappable,
         "mainstay:data/tables.create": async | trappable,
         "mainstay:data/tables.window": async | trappable,
         default: trappable,

@@ -70,6 +70,16 @@ pub const TABLES_AGGREGATE: Capability = Capability {
     allows: "compute aggregates over the rows of all tables without seeing them",
 };
 
+/// Asking endpoints.
+pub const TRAFFIC_INFER: Capability =
+    Capability { bit: 15, name: "traffic.infer", allows: "ask the models behind endpoints and see their answers" };
+/// Looking at endpoints.
+pub const TRAFFIC_READ: Capability = Capability {
+    bit: 16,
+    name: "traffic.read",
+    allows: "see which endpoints there are, and which variant answers whom",
+};
+
 /// All of them.
 pub const REGISTERED: &[Capability] = &[
     KEYS,
@@ -87,6 +97,8 @@ pub const REGISTERED: &[Capability] = &[
     TABLES_APPEND,
     TABLES_READ,
     TABLES_AGGREGATE,
+    TRAFFIC_INFER,
+    TRAFFIC_READ,
 ];
 
 /// Names and what they allow, for manifests, prompts and references.

@@ -12,6 +12,7 @@
 #![forbid(unsafe_code)]
 
 pub mod capabilities;
+mod door;
 pub mod graphs;
 mod guard;
 mod handles;
@@ -27,9 +28,12 @@ pub mod telemetry;
 pub mod worlds;
 
 pub use capabilities::CAPABILITIES;
+pub use door::{DoorAnswer, DoorAsk, DoorAssignment, DoorEndpoint, DoorSlot, InferenceDoor};
+pub use imports::asks::{FallbackAsk, FallbackReply, LESSONS_MAX, Lesson};
 pub use imports::batches::TransformBatch;
 pub use imports::work::{Settle, WorkEvent, WorkTimer};
 pub use mainstay_arrays::{Column, Frame};
+pub use mainstay_inference as inference;
 pub use mainstay_runtime::{
     CallError, CallResult, CompileIn, CompileLimits, Deadline, EngineOptions, Limits, Stats, compile, status_of,
 };

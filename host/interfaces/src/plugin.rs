@@ -7,13 +7,14 @@
 use std::io::Read;
 use std::path::PathBuf;
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use mainstay_arrays::{Budget, Frame};
 use mainstay_base::{Error, Result};
 use mainstay_runtime::compile::COMPONENT_BYTES_MAX;
 use mainstay_runtime::{
-    CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits, Stats,
-    explain_link_error, inspect,
+    CallError, CallResult, CompileIn, Compiler, Component, ComponentOptions, Engine, EngineOptions, Grants, Limits,
+    Stats, explain_link_error, inspect,
 };
 use mainstay_schedule::{AttemptContext, Outcome};
 use mainstay_store::Space;
@@ -25,6 +26,7 @@ use wasmtime::component::Linker;
 use crate::capabilities::REGISTERED;
 use crate::guard;
 use crate::imports;
+use crate::imports::asks::{FallbackAsk, FallbackReply, LESSONS_MAX, Lesson, TENSOR_BYTES_MAX};
 use crate::imports::batches::TransformBatch;
 use crate::imports::work::{WorkEvent, WorkTimer};
 use crate::lines::Lines;
@@ -33,7 +35,7 @@ use crate::services::Services;
 use crate::spec::{ComponentSource, PluginSpec};
 use crate::state::{PluginFacts, State};
 use crate::telemetry::{Telemetry, TelemetryCollector};
-use crate::worlds::{self, Entrances, api, transform, worker};
+use crate::worlds::{self, Entrances, api, fallback, transform, worker};
 
 /// How plugins are run.
 #[derive(Clone)]
@@ -122,6 +124,7 @@ impl PluginHost {
             version: spec.version.clone(),
             component_sha256: sha256,
             grants: spec.grants.clone(),
+            does_learn: entrances.does_learn(),
             component: Component::new(&inner.engine, entrances, options),
             facts: Arc::new(PluginFacts {
                 space: Space::plugin(&spec.name),
@@ -198,6 +201,7 @@ pub struct Plugin {
     version: String,
     component_sha256: String,
     grants: Vec<String>,
+    does_learn: bool,
     component: Arc<Component<Entrances>>,
     facts: Arc<PluginFacts>,
 }
@@ -281,6 +285,37 @@ impl Plugin {
     pub async fn on_timer(&self, timer: WorkTimer) -> CallResult<()> {
         let make = self.state(String::new());
         self.component.call(None, make, |store, all| Box::pin(worker::on_timer(store, all, timer))).await
+    }
+
+    /// Answer instead of a model, until the deadline. Then nobody waits: the call ends, and is not counted against the plugin,
+    /// whose own limits say how slow it may be.
+    pub async fn answer_instead(&self, ask: FallbackAsk, deadline: Instant) -> CallResult<FallbackReply> {
+        let late = format!("the plugin `{}` did not answer instead of `{}` in time", self.name(), ask.endpoint);
+        let make = self.state(trace_of(ask.traceparent.as_deref()));
+        let call =
+            self.component.call(None, make, move |store, all| Box::pin(fallback::answer(store, all, ask, deadline)));
+        let answered = tokio::time::timeout_at(deadline.into(), call).await;
+        answered.unwrap_or_else(|_| Err(CallError::Host(Error::unavailable(late))))
+    }
+
+    /// Whether it wants to be told of good answers.
+    pub fn does_learn(&self) -> bool {
+        self.does_learn
+    }
+
+    /// Tell it of good answers, oldest first, at most [`LESSONS_MAX`] of them. Those with large tensors are left out.
+    pub async fn learn(&self, mut lessons: Vec<Lesson>) -> CallResult<()> {
+        if lessons.len() > LESSONS_MAX {
+            let count = lessons.len();
+            let error = Error::invalid(format!("{count} lessons; at most {LESSONS_MAX} are told at once"));
+            return Err(CallError::Host(error));
+        }
+        lessons.retain(|lesson| lesson.tensor_bytes() <= TENSOR_BYTES_MAX);
+        if lessons.is_empty() {
+            return Ok(());
+        }
+        let make = self.state(String::new());
+        self.component.call(None, make, |store, all| Box::pin(fallback::learn(store, all, lessons))).await
     }
 
     /// Whether it has this capability, by name.

@@ -12,6 +12,8 @@ use mainstay_store::Store;
 use mainstay_store::blobs::Blobs;
 use mainstay_tables::{Tables, TablesOptions};
 
+use crate::door::DoorSlot;
+
 /// The mechanisms behind all interfaces. Cheap to clone.
 #[derive(Clone)]
 pub struct Services {
@@ -31,6 +33,8 @@ pub struct Services {
     pub tables: Tables,
     /// Calls to other hosts.
     pub outbound: Outbound,
+    /// The way to the endpoints of this host, once they are open.
+    pub door: DoorSlot,
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -98,6 +102,7 @@ impl Services {
         let scheduler = Scheduler::new(store.clone(), clock.clone(), random.clone());
         let secrets = Secrets::new(store.clone(), secret_key, random.clone());
         let outbound = Outbound::new(Arc::new(Internet::new(None)?), secrets, clock.clone(), random.clone());
-        Ok(Services { store, blobs, directory, kernels, events, scheduler, tables, outbound, clock, random })
+        let door = DoorSlot::default();
+        Ok(Services { store, blobs, directory, kernels, events, scheduler, tables, outbound, door, clock, random })
     }
 }

@@ -4,6 +4,7 @@
 //! test reads the sources to hold this.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use mainstay_arrays::{Budget, Column, Frame};
 use mainstay_base::Result;
@@ -15,15 +16,18 @@ use mainstay_schedule::{AttemptContext, Run};
 use mainstay_store::{Overtaken, Receipt, Space, Transaction, View};
 use mainstay_tables::TableSpec;
 
+use crate::door::{DoorAnswer, DoorAssignment, DoorEndpoint};
 use crate::guard;
 use crate::handles::Handles;
 use crate::imports::arrays::{COLUMNS_MAX, FRAMES_MAX};
+use crate::imports::asks::{ASKS_MAX, FallbackAsk, FallbackReply, LESSONS_MAX, Lesson, REPLIES_MAX};
 use crate::imports::batches::{BATCHES_MAX, TransformBatch};
 use crate::imports::http::Reply;
 use crate::imports::jobs::RUNS_MAX;
 use crate::imports::models::MODELS_MAX;
 use crate::imports::outbound::{ANSWERS_MAX, CALLS_MAX, OutboundCall};
 use crate::imports::tables::{JOINS_MAX, JoinPlan, SCHEMAS_MAX};
+use crate::imports::traffic::{ENDPOINTS_MAX, InferenceCall, REQUESTS_MAX};
 use crate::imports::work::{WORK_MAX, WorkEvent, WorkTimer};
 use crate::lines::{Lines, Turn};
 use crate::message::HttpRequest;
@@ -81,6 +85,17 @@ pub struct State {
     pub(crate) events: Handles<WorkEvent>,
     pub(crate) attempts: Handles<AttemptContext>,
     pub(crate) timers: Handles<WorkTimer>,
+    pub(crate) asks: Handles<FallbackAsk>,
+    pub(crate) stand_ins: Handles<FallbackReply>,
+    pub(crate) lessons: Handles<Lesson>,
+    pub(crate) inference_calls: Handles<InferenceCall>,
+    pub(crate) inference_answers: Handles<DoorAnswer>,
+    pub(crate) endpoints: Handles<DoorEndpoint>,
+    pub(crate) assignments: Handles<DoorAssignment>,
+    /// The endpoint in whose place this call answers.
+    pub(crate) stands_in_for: Option<Arc<str>>,
+    /// When nobody waits for this call any more.
+    pub(crate) deadline: Option<Instant>,
     /// What a worker said of the run that it was given: not yet, and after how long to ask again.
     pub(crate) not_yet: Option<Option<u64>>,
     pub(crate) schemas: Handles<TableSpec>,
@@ -115,6 +130,15 @@ impl State {
             events: Handles::new("event", WORK_MAX),
             attempts: Handles::new("attempt", WORK_MAX),
             timers: Handles::new("timer", WORK_MAX),
+            asks: Handles::new("ask", ASKS_MAX),
+            stand_ins: Handles::new("reply", REPLIES_MAX),
+            lessons: Handles::new("lesson", LESSONS_MAX),
+            inference_calls: Handles::new("inference request", REQUESTS_MAX),
+            inference_answers: Handles::new("inference response", REQUESTS_MAX),
+            endpoints: Handles::new("endpoint", ENDPOINTS_MAX),
+            assignments: Handles::new("assignment", ENDPOINTS_MAX),
+            stands_in_for: None,
+            deadline: None,
             not_yet: None,
             schemas: Handles::new("schema", SCHEMAS_MAX),
             joins: Handles::new("as-of join", JOINS_MAX),
@@ -206,6 +230,15 @@ impl State {
         self.events.clear();
         self.attempts.clear();
         self.timers.clear();
+        self.asks.clear();
+        self.stand_ins.clear();
+        self.lessons.clear();
+        self.inference_calls.clear();
+        self.inference_answers.clear();
+        self.endpoints.clear();
+        self.assignments.clear();
+        self.stands_in_for = None;
+        self.deadline = None;
         self.schemas.clear();
         self.joins.clear();
         self.not_yet = None;
@@ -237,6 +270,13 @@ impl HostData for State {
         self.events.continue_from(&before.events);
         self.attempts.continue_from(&before.attempts);
         self.timers.continue_from(&before.timers);
+        self.asks.continue_from(&before.asks);
+        self.stand_ins.continue_from(&before.stand_ins);
+        self.lessons.continue_from(&before.lessons);
+        self.inference_calls.continue_from(&before.inference_calls);
+        self.inference_answers.continue_from(&before.inference_answers);
+        self.endpoints.continue_from(&before.endpoints);
+        self.assignments.continue_from(&before.assignments);
         self.schemas.continue_from(&before.schemas);
         self.joins.continue_from(&before.joins);
     }

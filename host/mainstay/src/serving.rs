@@ -7,6 +7,8 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use crate::door::Door;
+use crate::fallbacks::{Standing, Teaching};
 use async_trait::async_trait;
 use mainstay_base::{OsRandom, Result};
 use mainstay_directory::Attachment;
@@ -87,20 +89,26 @@ impl Serving {
         let (clock, plugins) = (services.clock.clone(), host.clone());
         let runner = GraphRunner::start(host.threads(), &services.kernels, GRAPH_THREADS, clock.clone())?;
         let backends = HostBackends::new(services, Arc::new(move |name| plugins.running(name)), runner)?;
-        let backends = Arc::new(backends.with_upstreams(Arc::new(Elsewhere::default())));
+        let backends = Arc::new(
+            backends.with_upstreams(Arc::new(Elsewhere::default())).with_fallbacks(Arc::new(Standing(host.clone()))),
+        );
         let recorder = Recorder::new(predictions.clone(), services.events.clone(), Handle::current());
+        let (watch, open) = Teaching::start(recorder, host.clone());
         let traffic = Traffic::open(Foundation {
             store: services.store.clone(),
             clock: clock.clone(),
             random: Arc::new(OsRandom),
             backends: backends.clone(),
-            watch: Arc::new(recorder),
+            watch: Arc::new(watch),
         })
         .await?;
+        // Once in the process: nothing was in it before.
+        let _ = open.set(traffic.clone());
         let registered = backends.registered().clone();
         let follower = tokio::spawn(follow(services.store.clone(), traffic.clone(), registered));
         let importer = Arc::new(Importer(backends.clone()));
         let models = Endpoints::new(traffic.clone(), backends, clock, &OsRandom, version);
+        services.door.set(Arc::new(Door { traffic: traffic.clone(), models: models.clone() }))?;
         Ok(Serving { traffic, models, importer, follower })
     }
 }

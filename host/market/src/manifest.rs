@@ -35,6 +35,8 @@ pub const CAPABILITIES: &[&str] = &[
     "tables.append",
     "tables.read",
     "tables.aggregate",
+    "traffic.infer",
+    "traffic.read",
 ];
 
 /// Paths that the host answers itself; no plugin may claim them.
@@ -483,6 +485,28 @@ fn check_claim(route: &Route) -> std::result::Result<(), (&'static str, String)>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn every_plugin_in_the_house_has_a_good_manifest_and_settings_that_may_be_left_out() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../plugins");
+        let mut read = 0;
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let folder = entry.unwrap().path();
+            let Ok(text) = std::fs::read_to_string(folder.join("plugin.toml")) else { continue };
+            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
+            let manifest = Manifest::parse("plugin.toml", &text).unwrap_or_else(|error| panic!("{name}: {error}"));
+            assert_eq!(manifest.name, name);
+            if let Some(config) = &manifest.config {
+                let schema = std::fs::read_to_string(folder.join(&config.schema)).unwrap();
+                let schema: serde_json::Value = serde_json::from_str(&schema).unwrap();
+                let settings = crate::settings::resolve(Some(&schema), &serde_json::json!({}));
+                assert!(settings.is_ok(), "{name}: {settings:?}");
+            }
+            read += 1;
+        }
+        assert!(read > 8, "only {read} manifests were read");
+    }
 
     const GOOD: &str = r#"name = "box"
 version = "1.2.3"

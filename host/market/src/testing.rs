@@ -54,7 +54,7 @@ pub fn component() -> &'static Vec<u8> {
 pub fn component_of(replacements: &[(&str, &str)], world: &str) -> Vec<u8> {
     let mut resolve = Resolve::default();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-    for package in ["types", "host", "lifecycle", "numeric", "data", "api", "transform", "worker"] {
+    for package in ["types", "host", "lifecycle", "numeric", "data", "api", "transform", "worker", "fallback"] {
         let mut sources = wit_parser::SourceMap::default();
         for file in std::fs::read_dir(root.join(package)).unwrap() {
             let path = file.unwrap().path();

@@ -26,6 +26,7 @@ const CONTRACTS: &[&[(&str, &str)]] = &[
         ("host/jobs.wit", include_str!("../../../wit/host/jobs.wit")),
         ("host/keys.wit", include_str!("../../../wit/host/keys.wit")),
         ("host/outbound.wit", include_str!("../../../wit/host/outbound.wit")),
+        ("host/traffic.wit", include_str!("../../../wit/host/traffic.wit")),
     ],
     &[("lifecycle/lifecycle.wit", include_str!("../../../wit/lifecycle/lifecycle.wit"))],
     &[
@@ -37,6 +38,7 @@ const CONTRACTS: &[&[(&str, &str)]] = &[
     &[("api/api.wit", include_str!("../../../wit/api/api.wit"))],
     &[("transform/transform.wit", include_str!("../../../wit/transform/transform.wit"))],
     &[("worker/worker.wit", include_str!("../../../wit/worker/worker.wit"))],
+    &[("fallback/fallback.wit", include_str!("../../../wit/fallback/fallback.wit"))],
 ];
 
 /// A name with a version, for example `mainstay:api/api@0.1.0`.
@@ -333,7 +335,12 @@ mod tests {
         let known: Vec<String> = worlds().iter().map(WorldName::to_string).collect();
         assert_eq!(
             known,
-            ["mainstay:api/api@0.1.0", "mainstay:transform/transform@0.1.0", "mainstay:worker/worker@0.1.0"]
+            [
+                "mainstay:api/api@0.1.0",
+                "mainstay:fallback/fallback@0.1.0",
+                "mainstay:transform/transform@0.1.0",
+                "mainstay:worker/worker@0.1.0"
+            ]
         );
     }
 
@@ -358,12 +365,12 @@ mod tests {
         check(
             "mainstay:api/app@0.1.0",
             "unknown world `mainstay:api/app`; did you mean `mainstay:api/api`? this host runs `mainstay:api/api@0.1.0`, \
-             `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
+             `mainstay:fallback/fallback@0.1.0`, `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
         );
         check(
             "other:thing/else@1.0.0",
             "unknown world `other:thing/else`; this host runs `mainstay:api/api@0.1.0`, \
-             `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
+             `mainstay:fallback/fallback@0.1.0`, `mainstay:transform/transform@0.1.0`, `mainstay:worker/worker@0.1.0`",
         );
     }
 
@@ -472,7 +479,7 @@ mod tests {
     fn imports_without_their_capability_are_noted() {
         let manifest = Manifest::parse("plugin.toml", &crate::testing::manifest_text("box", "")).unwrap();
         let notes = check_component(&manifest, crate::testing::component()).unwrap();
-        assert_eq!(notes.len(), 10, "{notes:?}");
+        assert_eq!(notes.len(), 11, "{notes:?}");
         assert!(notes.iter().any(|note| note.contains("`keys` without asking")), "{notes:?}");
     }
 }

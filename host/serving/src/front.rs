@@ -160,6 +160,7 @@ fn caller(asker: &Asker) -> Caller<'_> {
         deadline: asker.deadline,
         trace: asker.headers.get("traceparent").and_then(|value| value.to_str().ok()),
         may_inject_faults: asker.is_operator,
+        may_fall_back: true,
     }
 }
 
@@ -171,7 +172,7 @@ fn require_operator(asker: &Asker, what: &str) -> Result<()> {
 }
 
 /// Headers of a response that say who answered.
-fn headers(labels: &Labels) -> HeaderMap {
+pub fn answer_headers(labels: &Labels) -> HeaderMap {
     let mut headers = HeaderMap::with_capacity(8);
     let mut add = |name: &'static str, value: &str| {
         if let Ok(value) = HeaderValue::from_str(value) {
@@ -203,7 +204,7 @@ fn headers(labels: &Labels) -> HeaderMap {
 fn answered(mut answer: InferAnswer, labels: &Labels) -> Answered {
     answer.model = labels.endpoint.to_string();
     answer.version = labels.version.to_string();
-    Answered { answer, headers: headers(labels), last: true }
+    Answered { answer, headers: answer_headers(labels), last: true }
 }
 
 /// The refusal that an error was made of: its status and when to come again.

@@ -34,12 +34,14 @@ pub struct Caller<'a> {
     pub trace: Option<&'a str>,
     /// Whether headers of this request may inject faults; the gateway says so of callers that have the right.
     pub may_inject_faults: bool,
+    /// Whether something may stand in when the variant does not answer. Not for whoever is asked because it stands in itself.
+    pub may_fall_back: bool,
 }
 
 impl<'a> Caller<'a> {
     /// Somebody of whom only the headers are known.
     pub fn new(headers: &'a HeaderMap) -> Caller<'a> {
-        Caller { headers, tenant: None, deadline: None, trace: None, may_inject_faults: false }
+        Caller { headers, tenant: None, deadline: None, trace: None, may_inject_faults: false, may_fall_back: true }
     }
 }
 

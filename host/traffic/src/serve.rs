@@ -32,6 +32,7 @@ impl Traffic {
                 passage.answered(&answer, None);
                 Ok(Served { answer, labels: std::mem::take(&mut passage.labels) })
             }
+            Err(stop) if !caller.may_fall_back => Err(passage.refused(stop)),
             Err(stop) => match passage.stand_in(&stop).await {
                 Some((answer, fallback)) => {
                     passage.answered(&answer, Some(fallback));

@@ -73,6 +73,7 @@ impl Traffic {
         };
         let stop = match begun.await {
             Ok((slot, variant, begun)) => return Ok(passage.into_stream(slot, variant, begun)),
+            Err(stop) if !caller.may_fall_back => return Err(passage.refused(stop)),
             Err(stop) => stop,
         };
         match passage.stand_in(&stop).await {

@@ -48,6 +48,7 @@ pub mod blobs;
 pub mod columns;
 pub mod directory;
 mod error;
+pub mod fallback;
 pub mod http;
 pub mod index;
 pub mod jobs;
@@ -62,6 +63,8 @@ pub mod stats;
 pub mod sys;
 pub mod tables;
 pub mod tabular;
+pub mod tensors;
+pub mod traffic;
 mod transaction;
 pub mod transform;
 mod value;
@@ -72,6 +75,7 @@ pub mod testing;
 
 pub use ambient::{clock, config, log, metric, random};
 pub use error::{Error, ErrorKind, Result};
+pub use fallback::Fallback;
 pub use key::{Key, KeyRange};
 pub use plugin::Api;
 pub use transaction::{

@@ -32,11 +32,14 @@
 
 use crate::blobs::BlobInfo;
 use crate::columns::Frame;
+use crate::fallback::{Ask, Fallback, Learner, Lesson, Reply as StandIn};
 use crate::http::{Body, Caller, Kind, Reply, Request};
 use crate::log::Level;
 use crate::outbound::{self, Call};
 use crate::sys::{self, State};
 use crate::tables::Schema;
+use crate::tensors::{Parameter, Tensor};
+use crate::traffic::{self, Endpoint};
 use crate::worker::{self, Worker};
 use crate::{Api, Error, ErrorKind, Result, metric};
 use percent_encoding::percent_decode_str;
@@ -251,6 +254,31 @@ impl Host {
         self.0.network.secrets.borrow().iter().cloned().collect()
     }
 
+    /// Let there be an endpoint, and this model behind it.
+    pub fn serve(&self, endpoint: Endpoint, model: impl Fn(&traffic::Request) -> Result<traffic::Response> + 'static) {
+        let name = endpoint.name.clone();
+        self.0.endpoints.served.borrow_mut().insert(name, (endpoint, Rc::new(model)));
+    }
+
+    /// What endpoints were asked so far, oldest first.
+    pub fn asked(&self) -> Vec<traffic::Request> {
+        self.0.endpoints.asked.borrow().clone()
+    }
+
+    /// Let the plugin answer instead of a model; an answer that the host would refuse is the host's error.
+    pub fn answer_instead<F: Fallback>(&self, ask: &AskOf) -> Result<StandIn> {
+        *self.0.endpoints.stands_in_for.borrow_mut() = Some(ask.0.endpoint.clone());
+        let reply = self.enter(|| F::answer(&Ask(ask.0.clone())));
+        *self.0.endpoints.stands_in_for.borrow_mut() = None;
+        let reply = reply?;
+        sys::check_reply(&reply).map(|()| reply)
+    }
+
+    /// Tell the plugin of good answers.
+    pub fn teach<L: Learner>(&self, lessons: &[Lesson]) -> Result<()> {
+        self.enter(|| L::learn(lessons))
+    }
+
     /// Store a blob from the outside, unnamed.
     pub fn put_blob(&self, bytes: &[u8]) -> Result<BlobInfo> {
         self.enter(|| crate::blobs::put(bytes))
@@ -292,6 +320,54 @@ impl EventOf {
     #[must_use]
     pub fn id(mut self, id: &str) -> EventOf {
         self.1 = id.to_owned();
+        self
+    }
+}
+
+/// A request that was not answered, for [`Host::answer_instead`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct AskOf(sys::Ask);
+
+impl AskOf {
+    /// A request to this endpoint with these inputs, which failed.
+    pub fn new(endpoint: &str, inputs: Vec<Tensor>) -> AskOf {
+        AskOf(sys::Ask {
+            endpoint: endpoint.to_owned(),
+            variant: Some("main".to_owned()),
+            why: "failed".to_owned(),
+            tenant: "default".to_owned(),
+            inputs,
+            parameters: Vec::new(),
+            wanted: Vec::new(),
+            remaining_ms: 100,
+        })
+    }
+
+    /// Not answered for this reason.
+    #[must_use]
+    pub fn why(mut self, why: &str) -> AskOf {
+        self.0.why = why.to_owned();
+        self
+    }
+
+    /// Asked on this account.
+    #[must_use]
+    pub fn tenant(mut self, tenant: &str) -> AskOf {
+        self.0.tenant = tenant.to_owned();
+        self
+    }
+
+    /// With this parameter.
+    #[must_use]
+    pub fn parameter(mut self, name: &str, value: Parameter) -> AskOf {
+        self.0.parameters.push((name.to_owned(), value));
+        self
+    }
+
+    /// With this output wanted; all of them unless said.
+    #[must_use]
+    pub fn wanted(mut self, output: &str) -> AskOf {
+        self.0.wanted.push(output.to_owned());
         self
     }
 }

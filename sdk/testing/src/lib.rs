@@ -13,8 +13,9 @@ use mainstay_base::{Error, ErrorKind, Result, SystemClock, VirtualClock};
 use mainstay_directory::{Directory, ProtectionRule};
 use mainstay_interfaces::graphs::{GraphRunner, ModelGraph};
 use mainstay_interfaces::{
-    BlobInfo, CallError, Caller, ComponentSource, Frame, HostOptions, HttpReply, HttpRequest, Limits, Plugin,
-    PluginHost, PluginSpec, RequestBody, Services, WorkEvent, status_of,
+    BlobInfo, CallError, CallResult, Caller, ComponentSource, FallbackAsk, FallbackReply, Frame, HostOptions,
+    HttpReply, HttpRequest, InferenceDoor, Lesson, Limits, Plugin, PluginHost, PluginSpec, RequestBody, Services,
+    WorkEvent, status_of,
 };
 use mainstay_kernels::Kernels;
 use mainstay_market::{Manifest, Package, Route, check_component, settings};
@@ -27,7 +28,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 /// When the clock of a new host stands: 2026-01-01 00:00 UTC.
@@ -190,6 +191,27 @@ impl TestHost {
     pub fn tell(&self, plugin: &str, event: WorkEvent) -> Result<()> {
         let worker = self.plugin(plugin).ok_or_else(|| Error::not_found(format!("`{plugin}` is not installed")))?;
         self.threads.block_on(worker.on_event(event)).map_err(|error| Error::new(error.kind(), error.to_string()))
+    }
+
+    /// Let there be endpoints, and this behind them; once.
+    pub fn serve(&self, door: Arc<dyn InferenceDoor>) -> Result<()> {
+        self.services().door.set(door)
+    }
+
+    /// Let a fallback answer instead of a model, within this time.
+    pub fn answer_instead(&self, plugin: &str, ask: FallbackAsk, within: Duration) -> Result<FallbackReply> {
+        let fallback = self.plugin(plugin).ok_or_else(|| Error::not_found(format!("`{plugin}` is not installed")))?;
+        self.wait(fallback.answer_instead(ask, Instant::now() + within))
+    }
+
+    /// Tell a fallback of good answers.
+    pub fn teach(&self, plugin: &str, lessons: Vec<Lesson>) -> Result<()> {
+        let fallback = self.plugin(plugin).ok_or_else(|| Error::not_found(format!("`{plugin}` is not installed")))?;
+        self.wait(fallback.learn(lessons))
+    }
+
+    fn wait<T>(&self, call: impl Future<Output = CallResult<T>>) -> Result<T> {
+        self.threads.block_on(call).map_err(|error| Error::new(error.kind(), error.to_string()))
     }
 
     /// The clock of plugins: let time pass.

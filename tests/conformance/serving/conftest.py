@@ -1,6 +1,6 @@
 """The real binary with endpoints, and the real client of the Open Inference Protocol.
 
-`MAINSTAY_BIN` names the binary, which is started on a fresh folder without plugins. Without it, or without the client,
+`MAINSTAY_BIN` names the binary, which is started on a fresh folder. Without it, or without the client,
 nothing is collected: other suites beside this one need other packages.
 """
 
@@ -23,9 +23,9 @@ if "MAINSTAY_BIN" not in os.environ or importlib.util.find_spec("tritonclient") 
 class Server:
     """A running server on a folder."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, plugins="none"):
         self.folder = pathlib.Path(folder)
-        self.listen = "127.0.0.1:0"
+        self.listen, self.plugins = "127.0.0.1:0", plugins
         self.environment = os.environ | {"MAINSTAY_DATA": str(self.folder / "data")}
         self.start()
 
@@ -34,7 +34,7 @@ class Server:
         ready.unlink(missing_ok=True)
         with open(self.folder / "server.log", "ab") as log:
             self.process = subprocess.Popen(
-                [os.environ["MAINSTAY_BIN"], "serve", "--listen", self.listen, "--grpc", "127.0.0.1:0", "--plugins", "none",
+                [os.environ["MAINSTAY_BIN"], "serve", "--listen", self.listen, "--grpc", "127.0.0.1:0", "--plugins", self.plugins,
                  "--ready-file", str(ready)], env=self.environment, stdout=log, stderr=log)
         end = time.monotonic() + 60
         while not ready.exists():

@@ -4,6 +4,7 @@
 //! here. Everything in the list is linked to every plugin; the manifest decides at the call what may be used.
 
 pub mod arrays;
+pub mod asks;
 pub mod batches;
 pub mod blobs;
 pub mod clock;
@@ -21,16 +22,18 @@ pub mod outbound;
 pub mod random;
 pub mod stats;
 pub mod tables;
+pub mod tensors;
+pub mod traffic;
 pub mod values;
 pub mod work;
 
-use mainstay_bindings::mainstay::{api, data, host, numeric, transform, types, worker};
+use mainstay_bindings::mainstay::{api, data, fallback, host, numeric, transform, types, worker};
 use mainstay_runtime::{Capability, Interface};
 use wasmtime::component::{HasSelf, Linker};
 
 use crate::capabilities::{
     ARRAYS, ARRAYS_READ, BLOBS, DIRECTORY_READ, DIRECTORY_WRITE, EVENTS_PUBLISH, INDEX, JOBS_START, KEYS, MODELS,
-    OUTBOUND, TABLES_AGGREGATE, TABLES_APPEND, TABLES_READ,
+    OUTBOUND, TABLES_AGGREGATE, TABLES_APPEND, TABLES_READ, TRAFFIC_INFER, TRAFFIC_READ,
 };
 use crate::state::State;
 
@@ -93,6 +96,13 @@ pub const INTERFACES: &[Row] = &[
     ),
     row("mainstay:host/jobs", &[JOBS_START], "runs of jobs that the operator has defined", add!(host::jobs)),
     row("mainstay:host/outbound", &[OUTBOUND], "calls over HTTP to granted hosts", add!(host::outbound)),
+    row("mainstay:host/tensors", &[], "the named tensor", add!(host::tensors)),
+    row(
+        "mainstay:host/traffic",
+        &[TRAFFIC_INFER, TRAFFIC_READ],
+        "endpoints behind which models answer",
+        add!(host::traffic),
+    ),
     row("mainstay:host/config", &[], "the plugin's configuration", add!(host::config)),
     row("mainstay:host/observe", &[], "log, metrics, attributes of the request's span", add!(host::observe)),
     row("mainstay:host/clock", &[], "time", add!(host::clock)),
@@ -114,6 +124,7 @@ pub const INTERFACES: &[Row] = &[
     row("mainstay:api/http", &[], "the request and the answer", add!(api::http)),
     row("mainstay:transform/batches", &[], "the batch that a transform is given", add!(transform::batches)),
     row("mainstay:worker/work", &[], "the event, attempt or time that a worker is given", add!(worker::work)),
+    row("mainstay:fallback/asks", &[], "the request that a fallback is given, and its answer", add!(fallback::asks)),
 ];
 
 /// Names and versions of all interfaces.

@@ -4,12 +4,14 @@
 //! it exports is looked up once, when it is loaded.
 
 pub mod api;
+pub mod fallback;
 pub mod transform;
 pub mod worker;
 
 use mainstay_base::{Error, Result};
 use mainstay_bindings::WitError;
 use mainstay_bindings::exports::mainstay::api::handler;
+use mainstay_bindings::exports::mainstay::fallback::{answers, learns};
 use mainstay_bindings::exports::mainstay::lifecycle::lifecycle;
 use mainstay_bindings::exports::mainstay::transform::transformer;
 use mainstay_bindings::exports::mainstay::worker::duties as work;
@@ -23,6 +25,9 @@ use crate::state::State;
 
 /// The version of everything here.
 const VERSION: &str = "0.1.0";
+
+/// What a fallback may export beside what it must.
+const LEARNS: &str = "mainstay:fallback/learns@0.1.0";
 
 const LIFECYCLE: Interface = Interface { name: "mainstay:lifecycle/lifecycle", version: VERSION };
 
@@ -42,6 +47,11 @@ pub const WORLDS: &[Contract] = &[
         world: "mainstay:worker/worker@0.1.0",
         imports: imports::NAMES,
         exports: &[LIFECYCLE, Interface { name: "mainstay:worker/duties", version: VERSION }],
+    },
+    Contract {
+        world: "mainstay:fallback/fallback@0.1.0",
+        imports: imports::NAMES,
+        exports: &[LIFECYCLE, Interface { name: "mainstay:fallback/answers", version: VERSION }],
     },
 ];
 
@@ -65,6 +75,8 @@ pub(crate) struct Entrances {
     api: Option<handler::GuestIndices>,
     transform: Option<transformer::GuestIndices>,
     worker: Option<work::GuestIndices>,
+    fallback: Option<answers::GuestIndices>,
+    learns: Option<learns::GuestIndices>,
 }
 
 impl Entrances {
@@ -75,7 +87,16 @@ impl Entrances {
         let api = is("mainstay:api/").then(|| handler::GuestIndices::new(&pre)).transpose()?;
         let transform = is("mainstay:transform/").then(|| transformer::GuestIndices::new(&pre)).transpose()?;
         let worker = is("mainstay:worker/").then(|| work::GuestIndices::new(&pre)).transpose()?;
-        Ok(Entrances { pre, lifecycle, api, transform, worker })
+        let is_fallback = is("mainstay:fallback/");
+        let fallback = is_fallback.then(|| answers::GuestIndices::new(&pre)).transpose()?;
+        let does_learn = is_fallback && pre.component().get_export_index(None, LEARNS).is_some();
+        let learns = does_learn.then(|| learns::GuestIndices::new(&pre)).transpose()?;
+        Ok(Entrances { pre, lifecycle, api, transform, worker, fallback, learns })
+    }
+
+    /// Whether it wants to be told of good answers.
+    pub(crate) fn does_learn(&self) -> bool {
+        self.learns.is_some()
     }
 }
 
@@ -85,6 +106,8 @@ pub(crate) struct Exports {
     api: Option<handler::Guest>,
     transform: Option<transformer::Guest>,
     worker: Option<work::Guest>,
+    fallback: Option<answers::Guest>,
+    learns: Option<learns::Guest>,
 }
 
 impl World for Entrances {
@@ -99,6 +122,8 @@ impl World for Entrances {
                 api: self.api.as_ref().map(|api| api.load(&mut *store, &instance)).transpose()?,
                 transform: self.transform.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
                 worker: self.worker.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
+                fallback: self.fallback.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
+                learns: self.learns.as_ref().map(|each| each.load(&mut *store, &instance)).transpose()?,
             })
         })
     }

@@ -75,14 +75,19 @@ fn module(handle: &str, received: &str, start: &str) -> String {
 
 /// The contract in `wit/`.
 pub fn resolve() -> (Resolve, wit_parser::WorldId) {
+    resolve_world("api")
+}
+
+/// The same for the world of this package.
+pub fn resolve_world(package: &str) -> (Resolve, wit_parser::WorldId) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
     let mut resolve = Resolve::default();
     let mut last = None;
-    for package in ["types", "host", "lifecycle", "numeric", "data", "api"] {
+    for package in ["types", "host", "lifecycle", "numeric", "data", package] {
         let group = UnresolvedPackageGroup::parse_dir(root.join(package)).unwrap();
         last = Some(resolve.push_group(group).unwrap());
     }
-    let world = resolve.select_world(&[last.unwrap()], Some("api")).unwrap();
+    let world = resolve.select_world(&[last.unwrap()], Some(package)).unwrap();
     (resolve, world)
 }
 
@@ -90,8 +95,13 @@ pub fn resolve() -> (Resolve, wit_parser::WorldId) {
 pub fn component_with(handle: &str, received: &str, start: &str) -> ComponentSource {
     let mut module = wat::parse_str(module(handle, received, start)).unwrap();
     let (resolve, world) = resolve();
-    wit_component::embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false).unwrap();
-    let component = ComponentEncoder::default().module(&module).unwrap().validate(true).encode().unwrap();
+    encode(&mut module, &resolve, world)
+}
+
+/// A component of this module in this world.
+pub fn encode(module: &mut Vec<u8>, resolve: &Resolve, world: wit_parser::WorldId) -> ComponentSource {
+    wit_component::embed_component_metadata(module, resolve, world, StringEncoding::UTF8, false).unwrap();
+    let component = ComponentEncoder::default().module(module).unwrap().validate(true).encode().unwrap();
     ComponentSource::Bytes(component.into())
 }
 

@@ -17,6 +17,7 @@ wit_bindgen::generate!({
             import mainstay:host/events@0.1.0;
             import mainstay:host/jobs@0.1.0;
             import mainstay:host/outbound@0.1.0;
+            import mainstay:host/traffic@0.1.0;
             import mainstay:host/config@0.1.0;
             import mainstay:host/observe@0.1.0;
             import mainstay:host/clock@0.1.0;
@@ -28,11 +29,12 @@ wit_bindgen::generate!({
             import mainstay:data/tables@0.1.0;
             import mainstay:transform/batches@0.1.0;
             import mainstay:worker/work@0.1.0;
+            import mainstay:fallback/asks@0.1.0;
             export mainstay:lifecycle/lifecycle@0.1.0;
         }
     ",
     world: "mainstay:sdk/base",
-    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+    path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
     generate_all,
     pub_export_macro: true,
     export_macro_name: "export_lifecycle",
@@ -44,7 +46,7 @@ pub mod api {
     wit_bindgen::generate!({
         inline: "package mainstay:sdk; world api { export mainstay:api/handler@0.1.0; }",
         world: "mainstay:sdk/api",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
         with: {
             "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
             "mainstay:host/keys@0.1.0": super::mainstay::host::keys,
@@ -63,7 +65,7 @@ pub mod transform {
     wit_bindgen::generate!({
         inline: "package mainstay:sdk; world transform { export mainstay:transform/transformer@0.1.0; }",
         world: "mainstay:sdk/transform",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
         with: {
             "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
             "mainstay:numeric/arrays@0.1.0": super::mainstay::numeric::arrays,
@@ -81,7 +83,7 @@ pub mod worker {
     wit_bindgen::generate!({
         inline: "package mainstay:sdk; world worker { export mainstay:worker/duties@0.1.0; }",
         world: "mainstay:sdk/worker",
-        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker"],
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
         with: {
             "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
             "mainstay:host/keys@0.1.0": super::mainstay::host::keys,
@@ -91,5 +93,41 @@ pub mod worker {
         pub_export_macro: true,
         export_macro_name: "export_duties",
         default_bindings_module: "mainstay_sdk::sys::bindings::worker",
+    });
+}
+
+/// What world `fallback` exports.
+pub mod fallback {
+    wit_bindgen::generate!({
+        inline: "package mainstay:sdk; world fallback { export mainstay:fallback/answers@0.1.0; }",
+        world: "mainstay:sdk/fallback",
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
+        with: {
+            "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
+            "mainstay:host/tensors@0.1.0": super::mainstay::host::tensors,
+            "mainstay:fallback/asks@0.1.0": super::mainstay::fallback::asks,
+            "mainstay:fallback/answers@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_answers",
+        default_bindings_module: "mainstay_sdk::sys::bindings::fallback",
+    });
+}
+
+/// What a fallback that learns exports beside.
+pub mod learns {
+    wit_bindgen::generate!({
+        inline: "package mainstay:sdk; world learns { export mainstay:fallback/learns@0.1.0; }",
+        world: "mainstay:sdk/learns",
+        path: ["../../wit/types", "../../wit/host", "../../wit/lifecycle", "../../wit/numeric", "../../wit/data", "../../wit/api", "../../wit/transform", "../../wit/worker", "../../wit/fallback"],
+        with: {
+            "mainstay:types/errors@0.1.0": super::mainstay::types::errors,
+            "mainstay:host/tensors@0.1.0": super::mainstay::host::tensors,
+            "mainstay:fallback/asks@0.1.0": super::mainstay::fallback::asks,
+            "mainstay:fallback/learns@0.1.0": generate,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_learns",
+        default_bindings_module: "mainstay_sdk::sys::bindings::learns",
     });
 }

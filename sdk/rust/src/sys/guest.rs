@@ -5,6 +5,7 @@
 
 use crate::blobs::{BlobInfo, Entry, Listing};
 use crate::directory::{Attachment, Description, Edge, Label, Node, Pointer};
+use crate::fallback::{Fallback, Learner};
 use crate::http::{Body, Caller, Kind as ReplyKind, Reply};
 use crate::index::{Comparison, Field, FilterNode, Order, Query, Selection};
 use crate::keys::{KeyRange, Page, ScanOptions};
@@ -16,12 +17,14 @@ use crate::worker::Worker;
 use crate::{Api, Error, ErrorKind, Result, Value};
 
 mod columns;
+mod inference;
 mod outbound;
 mod stats;
 mod tables;
 mod work;
 
 pub use columns::{Column, Frame};
+pub use inference::{Ask, assign, endpoints, find_endpoint, infer};
 pub use outbound::send;
 pub use stats::*;
 pub use tables::{create_table, describe_table, join_as_of, table_window};
@@ -36,7 +39,10 @@ use super::bindings::mainstay::types::values;
 
 pub use bindings::api::exports::mainstay::api::handler::Guest as HandlerGuest;
 pub use bindings::exports::mainstay::lifecycle::lifecycle::Guest as LifecycleGuest;
+pub use bindings::fallback::exports::mainstay::fallback::answers::Guest as FallbackGuest;
+pub use bindings::learns::exports::mainstay::fallback::learns::Guest as LearnerGuest;
 pub use bindings::mainstay::api::http::{Reply as WitReply, Request as WitRequest};
+pub use bindings::mainstay::fallback::asks::{Ask as WitAsk, Lesson as WitLesson, Reply as WitStandIn};
 pub use bindings::mainstay::host::blobs::BlobInfo as WitBlobInfo;
 pub use bindings::mainstay::numeric::arrays::Frame as WitFrame;
 pub use bindings::mainstay::transform::batches::Batch as WitBatch;
@@ -548,4 +554,21 @@ pub fn on_timer<P: Worker>(timer: WitTimer) -> Result<(), WitError> {
     report_panics();
     let timer = crate::worker::Timer { name: timer.name(), scheduled_ms: timer.scheduled_ms() };
     P::on_timer(&timer).map_err(to_wit)
+}
+
+pub fn start_fallback<P: Fallback>(previous: Option<String>) -> Result<(), WitError> {
+    report_panics();
+    P::start(previous.as_deref()).map_err(to_wit)
+}
+
+pub fn answer_instead<P: Fallback>(ask: WitAsk) -> Result<WitStandIn, WitError> {
+    report_panics();
+    let reply = P::answer(&crate::fallback::Ask(Ask(ask))).map_err(to_wit)?;
+    inference::wit_reply(&reply).map_err(to_wit)
+}
+
+pub fn learn<P: Learner>(lessons: Vec<WitLesson>) -> Result<(), WitError> {
+    report_panics();
+    let lessons = lessons.iter().map(inference::lesson).collect::<Result<Vec<_>>>().map_err(to_wit)?;
+    P::learn(&lessons).map_err(to_wit)
 }

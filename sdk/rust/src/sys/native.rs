@@ -27,11 +27,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 mod columns;
+mod inference;
 mod stats;
 mod tables;
 mod work;
 
 pub use columns::{Column, Frame};
+pub use inference::{Ask, assign, endpoints, find_endpoint, infer};
+pub(crate) use inference::{Endpoints, check_reply};
 pub use stats::*;
 pub(crate) use tables::{Tables, fill_table, rows_in_all};
 pub use tables::{create_table, describe_table, join_as_of, table_window};
@@ -72,6 +75,7 @@ pub struct State {
     pub(crate) events: Events,
     pub(crate) scheduler: Scheduler,
     pub(crate) network: Network,
+    pub(crate) endpoints: Endpoints,
     pub(crate) tables: Tables,
     pub(crate) config: RefCell<String>,
     pub(crate) log: RefCell<Vec<Logged>>,
@@ -99,6 +103,7 @@ impl State {
             events,
             scheduler,
             network: Network::default(),
+            endpoints: Endpoints::default(),
             tables: Tables::default(),
             config: RefCell::new("{}".to_owned()),
             log: RefCell::default(),
