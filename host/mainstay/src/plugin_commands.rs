@@ -358,7 +358,9 @@ mod tests {
         let checked: Vec<&str> = mainstay_interfaces::CAPABILITIES.iter().map(|(name, _)| *name).collect();
         assert_eq!(checked, mainstay_market::CAPABILITIES);
         let offered: Vec<String> = mainstay_market::worlds().iter().map(ToString::to_string).collect();
-        assert_eq!(offered, mainstay_interfaces::world_names());
+        let mut entered = mainstay_interfaces::world_names();
+        entered.sort_unstable();
+        assert_eq!(offered, entered);
     }
 
     #[test]

@@ -611,7 +611,8 @@ inline-body-kib = 16
             "[\"keys\",\n  \"directory-read\"]",
             "plugin.toml:8:3: unknown capability `directory-read`; did you mean `directory.read`? this host knows \
              `keys`, `index`, `blobs`, `directory.read`, `directory.write`, `arrays`, `arrays.read`, `models`, \
-             `events.publish`, `events.subscribe`, `jobs.start`, `outbound`, `tables.append`, `tables.read`, `tables.aggregate`",
+             `events.publish`, `events.subscribe`, `jobs.start`, `outbound`, `tables.append`, `tables.read`, \
+             `tables.aggregate`, `traffic.infer`, `traffic.read`",
         );
         check(
             "component = \"box.wasm\"",
