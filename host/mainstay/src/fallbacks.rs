@@ -12,10 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use mainstay_base::{Error, Result};
-use mainstay_inference::{InferAnswer, InferRequest};
 use mainstay_interfaces::{FallbackAsk, Lesson, PluginHost};
 use mainstay_serving::{Fallbacks, Recorder};
-use mainstay_traffic::{Ask, Change, Fallback, Happened, Stand, Tier, Traffic, Watch, Why};
+use mainstay_traffic::{Change, Fallback, Happened, Instead, Stand, StoodIn, Tier, Traffic, Watch};
 use tokio::sync::mpsc;
 
 /// Lessons that wait to be told.
@@ -52,19 +51,21 @@ impl Fallback for ByPlugin {
         self.name.to_string()
     }
 
-    async fn answer(&self, request: &Arc<InferRequest>, why: Why, ask: &Ask) -> Result<InferAnswer> {
+    async fn answer(&self, instead: &Instead<'_>) -> Result<StoodIn> {
+        let Instead { request, variant, why, ask } = *instead;
         let plugin = self.host.running(&self.name);
         let plugin = plugin.ok_or_else(|| Error::unavailable(format!("the plugin `{}` does not run", self.name)))?;
         let asked = FallbackAsk {
             endpoint: request.model.as_str().into(),
-            variant: None,
+            variant: variant.cloned(),
             why: why.name().to_owned(),
             tenant: ask.tenant.clone(),
             request: request.clone(),
             traceparent: ask.trace.as_deref().map(str::to_owned),
         };
         let reply = plugin.answer_instead(asked, ask.deadline).await;
-        Ok(reply.map_err(|error| Error::new(error.kind(), error.to_string()))?.answer)
+        let reply = reply.map_err(|error| Error::new(error.kind(), error.to_string()))?;
+        Ok(StoodIn { answer: reply.answer, kind: Some(reply.label) })
     }
 }
 

@@ -106,10 +106,7 @@ fn carry_out(command: Command, applied: config::Applied, started: Instant) -> Re
         Command::Table { command } => table_commands::run(&settings, command),
         Command::Endpoint { command } => endpoint_commands::run(&settings, command),
         Command::Job { command } => job_commands::run(&settings, command),
-        Command::Model { command: cli::ModelCommand::Import { name, file } } => {
-            endpoint_commands::import(&settings, &name, &file)
-        }
-        Command::Model { command } => model_commands::run(&command).map_err(Failure::from),
+        Command::Model { command } => model_commands::run(&settings, &command),
         Command::Doctor(options) => examine(&settings, &options),
         Command::Config { .. } | Command::Completions { .. } => Ok(Exit::Done),
     };

@@ -1,4 +1,4 @@
-//! `mainstay model`: look at a model's file, and apply it, without a server.
+//! `mainstay model`: look at a model's file and apply it, without a server; import it into one.
 //!
 //! Owns the printing, and the reading of rows from CSV; importing and predicting are `mainstay-models` and `mainstay-networks`. Bounded by: the
 //! importer's limits, and [`ROWS_BYTES_MAX`] of rows. On failure: what the importer says, or the line and column of the cell
@@ -14,7 +14,9 @@ use mainstay_networks::{Limits, Runtime};
 use serde::Serialize;
 
 use crate::cli::{ModelCommand, OutputName};
-use crate::exit::{Exit, say};
+use crate::endpoint_commands;
+use crate::exit::{Exit, Failure, say};
+use crate::settings::Settings;
 
 /// Size of a file of rows.
 const ROWS_BYTES_MAX: u64 = 1 << 30;
@@ -22,14 +24,14 @@ const ROWS_BYTES_MAX: u64 = 1 << 30;
 const SHOWN_MAX: usize = 12;
 
 /// Do what was asked.
-pub fn run(command: &ModelCommand) -> Result<Exit> {
+pub fn run(settings: &Settings, command: &ModelCommand) -> std::result::Result<Exit, Failure> {
     match command {
-        // Of a running server; see the module of endpoints.
-        ModelCommand::Import { .. } => Ok(()),
+        ModelCommand::Import { name, file } => return endpoint_commands::import(settings, name, file),
         ModelCommand::Inspect { file, json } => inspect(&read(file)?, *json),
         ModelCommand::Predict { file, rows, output } => predict(&read(file)?, rows, *output),
     }
     .map(|()| Exit::Done)
+    .map_err(Failure::from)
 }
 
 fn read(path: &Path) -> Result<Model> {

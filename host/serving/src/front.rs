@@ -8,7 +8,7 @@
 //! endpoint of a registered one; only what was made so can be unloaded over the protocol.
 //!
 //! Bounded by traffic's limits; statistics by [`STATISTICS_MAX`]. On failure: what traffic says. A full queue is `unavailable`
-//! here, so that this protocol's clients are answered 503 as they expect; [`refusal_of`] has the rest.
+//! here, so that this protocol's clients are answered 503 as they expect; the refusal itself is the source of the error.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -205,11 +205,6 @@ fn answered(mut answer: InferAnswer, labels: &Labels) -> Answered {
     answer.model = labels.endpoint.to_string();
     answer.version = labels.version.to_string();
     Answered { answer, headers: answer_headers(labels), last: true }
-}
-
-/// The refusal that an error was made of: its status and when to come again.
-pub fn refusal_of(error: &Error) -> Option<&Refused> {
-    std::error::Error::source(error).and_then(|source| source.downcast_ref::<Refused>())
 }
 
 fn refused(refused: Refused, endpoint: &str) -> Error {

@@ -19,7 +19,7 @@ mod statistics;
 
 pub use backends::{Fallbacks, HostBackends, Imported, PluginByName, Upstreams};
 pub use follow::follow;
-pub use front::{Endpoints, answer_headers, endpoint_of, refusal_of};
+pub use front::{Endpoints, answer_headers, endpoint_of};
 pub use local::Described;
 pub use recorder::{Recorder, TOPIC, log_name};
 pub use registered::{File, KIND, Registered, Version};

@@ -131,8 +131,36 @@ pub trait Fallback: Send + Sync + 'static {
         None
     }
 
-    /// Answer instead, before the deadline.
-    async fn answer(&self, request: &Arc<InferRequest>, why: Why, ask: &Ask) -> Result<InferAnswer>;
+    /// Answer instead, before the deadline of [`Instead::ask`].
+    async fn answer(&self, instead: &Instead<'_>) -> Result<StoodIn>;
+}
+
+/// What something is to stand in for.
+#[derive(Clone, Copy, Debug)]
+pub struct Instead<'a> {
+    /// What was asked.
+    pub request: &'a Arc<InferRequest>,
+    /// The variant that should have answered, where the plan chose one.
+    pub variant: Option<&'a Arc<str>>,
+    /// Why it did not.
+    pub why: Why,
+    /// What travels with the request; the deadline is the tier's own.
+    pub ask: &'a Ask,
+}
+
+/// What a fallback answered.
+#[derive(Clone, Debug, Default)]
+pub struct StoodIn {
+    /// The answer.
+    pub answer: InferAnswer,
+    /// What kind of answer it is, where the fallback has several; behind its label.
+    pub kind: Option<String>,
+}
+
+impl From<InferAnswer> for StoodIn {
+    fn from(answer: InferAnswer) -> StoodIn {
+        StoodIn { answer, kind: None }
+    }
 }
 
 /// Who is told what happened. Called by one task behind the answers, never in their way.

@@ -65,7 +65,9 @@ mod variant;
 mod watch;
 mod window;
 
-pub use backend::{AnswerStream, Ask, Backend, Backends, Failure, Fallback, Identity, Unwatched, Watch};
+pub use backend::{
+    AnswerStream, Ask, Backend, Backends, Failure, Fallback, Identity, Instead, StoodIn, Unwatched, Watch,
+};
 pub use breaker::BreakerState;
 pub use bulkhead::Load;
 pub use caller::{Caller, Condition, Source, Test};

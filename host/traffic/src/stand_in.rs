@@ -13,7 +13,7 @@ use mainstay_base::Error;
 use mainstay_inference::InferAnswer;
 use tokio::time::{Instant, timeout_at};
 
-use crate::backend::Identity;
+use crate::backend::{Identity, Instead, StoodIn};
 use crate::endpoint::Tier;
 use crate::guard;
 use crate::passage::{Passage, Stop};
@@ -66,8 +66,10 @@ impl Passage {
         let ask = self.ask(end, 0);
         let answered = timeout_at(end, async {
             let fallback = self.inner.backends.fallback(name).await?;
-            let answer = fallback.answer(&self.request, why, &ask).await?;
-            Ok::<_, Error>((answer, fallback.label()))
+            let instead = Instead { request: &self.request, variant: self.labels.variant.as_ref(), why, ask: &ask };
+            let StoodIn { answer, kind } = fallback.answer(&instead).await?;
+            let label = fallback.label();
+            Ok::<_, Error>((answer, kind.map_or_else(|| label.clone(), |kind| format!("{label}/{kind}"))))
         });
         let (answer, label) = answered
             .await

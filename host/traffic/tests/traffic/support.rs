@@ -220,10 +220,10 @@ impl Fallback for FakeFallback {
         self.resource.clone()
     }
 
-    async fn answer(&self, _: &Arc<InferRequest>, why: Why, _: &Ask) -> Result<InferAnswer> {
-        self.asked.lock().unwrap().push(why);
+    async fn answer(&self, instead: &Instead<'_>) -> Result<StoodIn> {
+        self.asked.lock().unwrap().push(instead.why);
         match self.does {
-            Do::Answer(score) => Ok(answer(score)),
+            Do::Answer(score) => Ok(answer(score).into()),
             Do::Hang => futures::future::pending().await,
             _ => Err(Error::unavailable("told to fail")),
         }
